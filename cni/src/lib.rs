@@ -1,0 +1,1 @@
+//! The CNI protocol, both ends: configurations, results, errors, and the caller.

@@ -1,0 +1,1 @@
+//! All programs together, with real clients.

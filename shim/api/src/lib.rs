@@ -1,0 +1,1 @@
+//! The ttrpc protocol between coracled and coracle-shim.

@@ -1,0 +1,3 @@
+//! Program entry.
+
+fn main() {}
