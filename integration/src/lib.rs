@@ -1,1 +1,3 @@
 //! All programs together, with real clients.
+
+pub mod image;
