@@ -1,1 +1,14 @@
 //! Turns kernel interfaces into safe, typed Rust; the only crate where unsafe code is allowed.
+//!
+//! One module per kernel interface, named with the kernel's word. What rustix or nix wrap already is used from
+//! there; this crate adds what they lack (clone3, mount_setattr, close_range, execveat) and the few compositions
+//! that must be right in one place: lookups beneath a root, descriptors over sockets, the sealed program image.
+
+pub mod beneath;
+pub mod mount;
+pub mod namespace;
+pub mod pidfd;
+pub mod prctl;
+pub mod process;
+pub mod seal;
+pub mod socket;

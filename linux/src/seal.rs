@@ -1,0 +1,123 @@
+//! Running from a program image that nobody can write (CVE-2019-5736).
+//!
+//! While our code runs inside a container's namespaces, before the payload replaces it, `/proc/PID/exe` there is our
+//! own program file on the host. And a payload named `/proc/self/exe` makes the kernel run that file again as the
+//! payload. So the running image must be one through which the host's file cannot be opened for writing.
+//!
+//! ```text
+//! exec of /usr/bin/coracle -> reexec_sealed(): overlay { lowerdir = /usr/bin }, detached, read only by nature
+//!                          -> execveat(overlay/coracle, same arguments) -> reexec_sealed(): sealed, goes on
+//! ```
+//! An overlay costs 0.4 ms and no memory: pages are shared with the file below. A read-only bind mount would not do:
+//! as long as any process holds its descriptor, a user namespace inside the container can make it writable again
+//! (measured on 6.18). A copy in a memfd would cost its size for every pod.
+
+use crate::mount::{Attr, Detached, FsContext};
+use crate::process;
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// A failure to run from a sealed image.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// `/proc/self/exe` cannot be read.
+    #[error("looking at our own program file through /proc/self/exe")]
+    FindProgram(#[source] io::Error),
+    /// The overlay over the program's directory cannot be made.
+    #[error("sealing {path} in a read-only overlay")]
+    MakeOverlay {
+        /// The program's file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The sealed program cannot be run.
+    #[error("running {path} from its read-only overlay")]
+    Execute {
+        /// The program's file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Makes sure this process runs from an image that cannot be written, by running the program once more from a
+/// read-only overlay with the same arguments and environment. Call it first in `main`: what the process did before
+/// is done again. Returns when the image is sealed, or when the caller lacks the privilege to mount (then it also
+/// lacks the privilege to write to a host program it does not own).
+pub fn reexec_sealed() -> Result<(), SealError> {
+    if is_sealed()? || !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let path = std::fs::read_link("/proc/self/exe").map_err(SealError::FindProgram)?;
+    let overlay = match sealed_directory(&path) {
+        Ok(overlay) => overlay,
+        // Without CAP_SYS_ADMIN, as in a container of its own.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+        Err(source) => return Err(SealError::MakeOverlay { path, source }),
+    };
+    let args: Vec<CString> = std::env::args_os()
+        .filter_map(|arg| CString::new(arg.into_vec()).ok())
+        .collect();
+    let env: Vec<CString> = std::env::vars_os()
+        .filter_map(|(key, value)| variable(&key, &value))
+        .collect();
+    let name = path
+        .file_name()
+        .map(OsStr::as_bytes)
+        .and_then(|name| CString::new(name).ok())
+        .unwrap_or_default();
+    match process::execveat(overlay.as_fd(), &name, &args, &env) {
+        Err(source) => Err(SealError::Execute { path, source }),
+        Ok(never) => match never {},
+    }
+}
+
+/// Whether the image this process runs from lies on a file system that is mounted read only.
+pub fn is_sealed() -> Result<bool, SealError> {
+    let find = |errno: rustix::io::Errno| SealError::FindProgram(errno.into());
+    let exe =
+        rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(find)?;
+    let flags = rustix::fs::fstatvfs(&exe).map_err(find)?.f_flag;
+    Ok(flags.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// A detached read-only overlay of the directory in which the program `path` lies.
+fn sealed_directory(path: &Path) -> io::Result<Detached> {
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
+    let directory = rustix::fs::open(
+        directory,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    match overlay_of(directory.as_fd(), None) {
+        // Before 6.5 an overlay without an upper directory wants two lower ones: add an empty one.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            let empty = FsContext::open("tmpfs")?.mount(Attr::RDONLY)?;
+            overlay_of(directory.as_fd(), Some(empty.as_fd()))
+        }
+        overlay => overlay,
+    }
+}
+
+/// A detached overlay with these lower directories, named by descriptor: option strings end at 256 bytes, and names
+/// with `:` or `,` need no escaping.
+fn overlay_of(directory: BorrowedFd<'_>, second: Option<BorrowedFd<'_>>) -> io::Result<Detached> {
+    let overlay = FsContext::open("overlay")?;
+    let name = |fd: BorrowedFd<'_>| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let mut lower = name(directory);
+    if let Some(second) = second {
+        lower.push(':');
+        lower.push_str(&name(second));
+    }
+    overlay.set("lowerdir", &lower)?;
+    overlay.mount(Attr::RDONLY | Attr::NOSUID | Attr::NODEV)
+}
+
+fn variable(key: &OsStr, value: &OsStr) -> Option<CString> {
+    CString::new([key.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+}
