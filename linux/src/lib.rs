@@ -12,3 +12,4 @@ pub mod prctl;
 pub mod process;
 pub mod seal;
 pub mod socket;
+pub mod spawn;
