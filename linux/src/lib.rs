@@ -11,5 +11,6 @@ pub mod pidfd;
 pub mod prctl;
 pub mod process;
 pub mod seal;
+pub mod seccomp;
 pub mod socket;
 pub mod spawn;
