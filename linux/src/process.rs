@@ -124,6 +124,18 @@ pub fn execveat(
     Err(io::Error::last_os_error())
 }
 
+/// Replaces the program of this process by the one in `file`, which needs no name in this process's root. Returns only
+/// on failure.
+pub fn fexecve(file: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::Result<Infallible> {
+    let args = pointers(args);
+    let env = pointers(env);
+    let (file, name) = (file.as_raw_fd(), c"".as_ptr());
+    // SAFETY: the descriptor is borrowed for the whole call and the name is the empty NUL terminated string; both arrays
+    // hold pointers to NUL terminated strings that outlive the call and end with a null pointer.
+    unsafe { libc::syscall(libc::SYS_execveat, file, name, args.as_ptr(), env.as_ptr(), libc::AT_EMPTY_PATH) };
+    Err(io::Error::last_os_error())
+}
+
 /// Marks every descriptor from `first` on to be closed by the next `execve`.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: only sets a flag on descriptors, which cannot invalidate any OwnedFd; takes no pointers.
