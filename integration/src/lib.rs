@@ -1,3 +1,28 @@
-//! All programs together, with real clients.
+//! All programs together, with real clients: the fixtures of the tests in `tests/` and of the benchmark.
+//!
+//! ```no_run
+//! use coracle_integration::{daemon::Daemon, leak::Snapshot, node};
+//!
+//! node::run("my-test", |node| {
+//!     let before = Snapshot::take(node);
+//!     let daemon = Daemon::start(node);
+//!     // ... pods come and go ...
+//!     daemon.stop();
+//!     before.assert_nothing_left(node);
+//! });
+//! ```
+//!
+//! A fixture that cannot do its work panics with the reason, as a test would: hence the allowances below.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "fixtures fail as tests do: by a panic that says why"
+)]
 
+pub mod cgroups;
 pub mod image;
+pub mod leak;
+pub mod node;
+pub mod programs;
+pub mod wait;

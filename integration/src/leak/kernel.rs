@@ -1,0 +1,123 @@
+//! Facts that procfs and the file system tell.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::node::Node;
+
+/// Mount point, type and source of each mount; how many there are on one point counts, its number does not.
+pub(super) fn mounts() -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/1/mountinfo").expect("the node's mountinfo");
+    numbered(table.lines().map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let separator = fields
+            .iter()
+            .position(|field| *field == "-")
+            .expect("a separator, proc_pid_mountinfo(5)");
+        format!(
+            "{} ({} {})",
+            fields[4],
+            fields[separator + 1],
+            fields[separator + 2]
+        )
+    }))
+}
+
+/// The network namespaces that processes live in, and those that have a path.
+pub(super) fn network_namespaces(node: &Node) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for process in node.processes() {
+        if let Ok(namespace) = fs::read_link(format!("/proc/{}/ns/net", process.pid)) {
+            found.insert(namespace.display().to_string());
+        }
+    }
+    let own = fs::read_link("/proc/1/ns/net").expect("the node's network namespace");
+    found.remove(&own.display().to_string());
+    found.extend(
+        fs::read_dir("/run/netns")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path().display().to_string()),
+    );
+    found
+}
+
+/// Every process, by pid and command line.
+pub(super) fn processes(node: &Node) -> BTreeSet<String> {
+    node.processes()
+        .into_iter()
+        .map(|process| {
+            format!(
+                "{} {} ({})",
+                process.pid,
+                process.command.join(" "),
+                process.state
+            )
+        })
+        .collect()
+}
+
+/// Every file and directory below the folders, by path. Logs grow by themselves and are no leak.
+pub(super) fn files(folders: &[PathBuf]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for folder in folders {
+        collect(folder, &mut found);
+    }
+    found
+}
+
+/// `path = value` for everything readable below /proc/sys/net that does not change by itself.
+pub(super) fn sysctls() -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    collect(Path::new("/proc/sys/net"), &mut paths);
+    paths
+        .into_iter()
+        .filter(|path| !path.ends_with("/nf_conntrack_count") && !path.ends_with("/stable_secret"))
+        .filter_map(|path| {
+            let value = fs::read_to_string(&path).ok()?;
+            Some(format!("{path} = {}", value.trim_end().replace('\n', " ")))
+        })
+        .collect()
+}
+
+/// Whether the sysctl that `fact` tells had another value before. One that was not there then came with its link or module.
+pub(super) fn changed(fact: &str, before: &BTreeSet<String>, _after: &BTreeSet<String>) -> bool {
+    let Some((path, _)) = fact.split_once(" = ") else {
+        return true;
+    };
+    let prefix = format!("{path} = ");
+    before
+        .range(prefix.clone()..)
+        .next()
+        .is_some_and(|other| other.starts_with(&prefix))
+}
+
+/// Makes equal lines different, so that a set can hold them: the second mount on one point is `... #2`.
+fn numbered(lines: impl Iterator<Item = String>) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    for line in lines {
+        let mut name = line.clone();
+        let mut number = 1;
+        while !seen.insert(name.clone()) {
+            number += 1;
+            name = format!("{line} #{number}");
+        }
+    }
+    seen
+}
+
+fn collect(folder: &Path, found: &mut BTreeSet<String>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            continue;
+        }
+        found.insert(path.display().to_string());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&path, found);
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! A node of its own for every test.
+//!
+//! ```text
+//!  test thread --- unshare(mount, net, ipc, uts, pid) ---> the node's thread: the test's closure runs here
+//!                                                             |-- PID 1: a shell that reaps
+//!                                                             |-- coracled, crictl, kubelet, ...: children of the closure
+//! ```
+//!
+//! Namespaces belong to threads, so the closure's thread is the node: what it opens is the node's, and what it starts runs
+//! inside. Programs inside see their own `/run`, `/var/lib`, `/var/log`, `/proc` and `/sys`. The end of PID 1 ends every
+//! process of the node, however the test ended; the mounts, links and rules go with their namespaces. What is shared with
+//! the machine is the cgroup tree (each node has a path of its own there) and the scratch folder.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+use crate::{cgroups, programs};
+
+/// How long a test may take that says nothing else.
+const USUAL: Duration = Duration::from_secs(240);
+
+/// Where the system's programs are, whatever the caller's environment says.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The node a test runs on.
+#[derive(Debug)]
+pub struct Node {
+    scratch: PathBuf,
+    cgroup: String,
+    /// A shell; when it ends the kernel ends every process of its PID namespace.
+    init: Child,
+    own_pids: File,
+    node_pids: File,
+}
+
+/// Runs a test on a node of its own.
+///
+/// # Panics
+/// When the test does, when it takes too long, and without root.
+pub fn run(name: &str, test: impl FnOnce(&Node) + Send + 'static) {
+    run_for(name, USUAL, test);
+}
+
+/// Runs a test on a node of its own that may take as long as `bound`.
+///
+/// # Panics
+/// When the test does, when it takes too long, and without root.
+pub fn run_for(name: &str, bound: Duration, test: impl FnOnce(&Node) + Send + 'static) {
+    assert!(
+        geteuid().is_root(),
+        "{name} needs root: it makes namespaces, mounts and cgroups"
+    );
+    let scratch = tempfile::Builder::new()
+        .prefix("cit-")
+        .tempdir()
+        .expect("make a scratch folder");
+    let folder = scratch.path().to_path_buf();
+    let (events, heard) = mpsc::channel();
+    let runner = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let node = Node::enter(folder);
+        let _ = events.send(node.init.id());
+        let outcome = catch_unwind(AssertUnwindSafe(|| test(&node)));
+        let cleaned = node.leave();
+        drop(events);
+        match outcome {
+            Err(panic) => resume_unwind(panic),
+            Ok(()) => cleaned.unwrap_or_else(|left| panic!("{left}")),
+        }
+    });
+    let runner = runner.expect("start the test's thread");
+    let late = wait_for_end(&heard, bound);
+    let outcome = runner.join();
+    assert!(!late, "the test took longer than {bound:?}; its node was ended");
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
+/// Waits until the node is gone; says whether it had to be ended.
+fn wait_for_end(heard: &mpsc::Receiver<u32>, bound: Duration) -> bool {
+    let Ok(init) = heard.recv() else { return false };
+    let ended = matches!(
+        heard.recv_timeout(bound),
+        Err(mpsc::RecvTimeoutError::Disconnected)
+    );
+    if !ended {
+        // The test's own waits are bounded: with its programs dead it ends by itself.
+        let _ = kill(
+            Pid::from_raw(i32::try_from(init).expect("a pid")),
+            Signal::SIGKILL,
+        );
+    }
+    !ended
+}
+
+impl Node {
+    /// A folder for the test's files, removed with the node.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// A folder below [`Node::scratch`], made when it is not there.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.scratch.join(name);
+        fs::create_dir_all(&path).unwrap_or_else(|error| panic!("make {}: {error}", path.display()));
+        path
+    }
+
+    /// The cgroup path below which everything of this test belongs, in every hierarchy; the test's programs make it.
+    #[must_use]
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// A command that runs inside the node, with nothing of the caller's environment.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", PATH)
+            .env("HOME", "/root")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs one of the system's programs inside the node, and gives its standard output.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[must_use]
+    pub fn output(&self, words: &[&str]) -> String {
+        programs::stdout_of(self.command(words[0]).args(&words[1..]))
+    }
+
+    /// As [`Node::output`], for a command that only has to succeed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn does(&self, words: &[&str]) {
+        let _ = self.output(words);
+    }
+
+    /// Sends a signal to a process of the node, by the pid it has there.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    pub fn signal(&self, pid: u32, signal: &str) {
+        self.does(&["kill", "-s", signal, &pid.to_string()]);
+    }
+
+    /// The processes of the node, by the pids they have there: PID 1 and what keeps it waiting are not counted.
+    ///
+    /// # Panics
+    /// When the node's procfs cannot be read.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        let mut found: Vec<Process> = fs::read_dir("/proc")
+            .expect("the node's procfs")
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(Process::read)
+            .filter(|process| process.pid != 1 && process.command != ["sleep", "infinity"])
+            .collect();
+        found.sort_by_key(|process| process.pid);
+        found
+    }
+
+    /// The pid of the one process whose command line holds all of `words`.
+    ///
+    /// # Panics
+    /// When there is none or more than one.
+    #[must_use]
+    pub fn pid_of(&self, words: &[&str]) -> u32 {
+        let all = self.processes();
+        let mut matching = all.iter().filter(|process| {
+            words
+                .iter()
+                .all(|word| process.command.iter().any(|argument| argument.contains(word)))
+        });
+        match (matching.next(), matching.next()) {
+            (Some(one), None) => one.pid,
+            _ => panic!("not one process with {words:?} among {all:#?}"),
+        }
+    }
+
+    /// Starts a thread that lives on the node. (The kernel refuses threads to one whose children go to another PID
+    /// namespace than its own, so `std::thread::spawn` fails here; children of this thread have pids of the machine.)
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn spawn_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
+        setns(&self.own_pids, CloneFlags::CLONE_NEWPID).expect("setns to the machine's PID namespace");
+        let started = thread::spawn(work);
+        setns(&self.node_pids, CloneFlags::CLONE_NEWPID).expect("setns to the node's PID namespace");
+        started
+    }
+
+    fn enter(scratch: PathBuf) -> Node {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let own_pids = File::open("/proc/thread-self/ns/pid").expect("open the own PID namespace");
+        unshare(
+            CloneFlags::CLONE_NEWNS
+                | CloneFlags::CLONE_NEWNET
+                | CloneFlags::CLONE_NEWIPC
+                | CloneFlags::CLONE_NEWUTS
+                | CloneFlags::CLONE_NEWPID,
+        )
+        .expect("unshare the node's namespaces");
+        private_mounts();
+        let init = start_init();
+        let node_pids = File::open("/proc/1/ns/pid").expect("open the node's PID namespace");
+        let cgroup = format!("/coracle-it-{}-{number}", std::process::id());
+        Node {
+            scratch,
+            cgroup,
+            init,
+            own_pids,
+            node_pids,
+        }
+    }
+
+    /// Ends every process and takes the cgroups away.
+    fn leave(mut self) -> Result<(), String> {
+        // A frozen process would not die.
+        cgroups::thaw(&self.cgroup);
+        let _ = self.init.kill();
+        let _ = self.init.wait();
+        cgroups::remove(&self.cgroup)
+    }
+}
+
+/// One process of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// As the node counts.
+    pub pid: u32,
+    /// As the node counts.
+    pub parent: u32,
+    /// The arguments; of a zombie its name alone.
+    pub command: Vec<String>,
+    /// `R`, `S`, `Z`, ...: proc_pid_stat(5).
+    pub state: char,
+}
+
+impl Process {
+    /// None when it is gone.
+    fn read(pid: u32) -> Option<Process> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (head, tail) = stat.rsplit_once(") ")?;
+        let mut fields = tail.split(' ');
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let mut command: Vec<String> = line
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
+        command.pop();
+        if command.is_empty() {
+            command.push(head.split_once('(')?.1.to_owned());
+        }
+        Some(Process {
+            pid,
+            parent,
+            command,
+            state,
+        })
+    }
+}
+
+/// A mount namespace like the machine's, in which a node's programs disturb nothing and find nothing of earlier ones.
+fn private_mounts() {
+    let nothing = None::<&str>;
+    let attach = |source: Option<&str>, target: &str, kind: Option<&str>, flags: MsFlags| {
+        mount(source, target, kind, flags, nothing).unwrap_or_else(|error| panic!("mount {target}: {error}"));
+    };
+    attach(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    for folder in ["/run", "/var/lib", "/var/log"] {
+        attach(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty());
+    }
+    // A sysfs shows the links of the network namespace it was mounted in. The cgroup tree moves onto the new one.
+    fs::create_dir("/run/cgroup").expect("make /run/cgroup");
+    attach(
+        Some("/sys/fs/cgroup"),
+        "/run/cgroup",
+        nothing,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+    );
+    attach(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty());
+    attach(Some("/run/cgroup"), "/sys/fs/cgroup", nothing, MsFlags::MS_MOVE);
+    fs::remove_dir("/run/cgroup").expect("remove /run/cgroup");
+}
+
+/// PID 1 of the node: it mounts the node's procfs (only a process inside can), brings `lo` up, and reaps orphans.
+fn start_init() -> Child {
+    let script = "mount -t proc proc /proc && ip link set lo up && echo ready || exit 1
+        exec >/dev/null 2>&1
+        while :; do sleep infinity & wait; done";
+    // The node does not outlive its test, even one that was killed.
+    let mut init = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "/bin/sh", "-c", script])
+        .env_clear()
+        .env("PATH", PATH)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start the node's PID 1");
+    let mut line = String::new();
+    let said = init.stdout.take().expect("a pipe");
+    BufReader::new(said)
+        .read_line(&mut line)
+        .expect("hear from the node's PID 1");
+    assert_eq!(line, "ready\n", "the node's PID 1 could not set it up");
+    init
+}

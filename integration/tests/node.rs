@@ -1,0 +1,176 @@
+//! The fixtures hold what they promise: a node keeps to itself, and its leak check finds what is left.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test; the lint only knows functions with #[test]"
+)]
+
+use std::fs;
+use std::process::Command;
+
+use coracle_integration::leak::{Kind, Snapshot};
+use coracle_integration::{cgroups, node};
+
+/// One thing that a program could leave, and the kind under which it must be found.
+const LEAKS: &[(&str, Kind, &str)] = &[
+    ("mount", Kind::Mount, "mkdir /run/m && mount -t tmpfs left /run/m"),
+    (
+        "second mount on one point",
+        Kind::Mount,
+        "mount -t tmpfs tmpfs /run",
+    ),
+    (
+        "named network namespace",
+        Kind::NetworkNamespace,
+        "ip netns add left",
+    ),
+    ("process", Kind::Process, "sleep 100 & disown"),
+    (
+        "process with a network namespace",
+        Kind::NetworkNamespace,
+        "setsid unshare --net sleep 100 &",
+    ),
+    ("veth", Kind::Link, "ip link add left type veth peer name right"),
+    ("bridge", Kind::Link, "ip link add other type bridge"),
+    ("address", Kind::Address, "ip addr add 192.0.2.1/24 dev lo"),
+    (
+        "IPv6 address",
+        Kind::Address,
+        "ip -6 addr add 2001:db8::1/64 dev lo",
+    ),
+    ("route", Kind::Route, "ip route add 198.51.100.0/24 dev lo"),
+    (
+        "route of another table",
+        Kind::Route,
+        "ip route add 198.51.100.0/24 dev lo table 77",
+    ),
+    ("table", Kind::Nftables, "nft add table inet left"),
+    ("sysctl", Kind::Sysctl, "echo 1 > /proc/sys/net/ipv4/ip_forward"),
+    (
+        "lease",
+        Kind::File,
+        "mkdir -p /var/lib/cni/networks/pods && touch /var/lib/cni/networks/pods/10.0.0.2",
+    ),
+];
+
+#[test]
+fn nothing_left_is_nothing_found() {
+    node::run("nothing-left", |node| {
+        let before = Snapshot::take(node);
+        node.does(&["ip", "link", "add", "va", "type", "veth", "peer", "name", "vb"]);
+        node.does(&["ip", "link", "del", "va"]);
+        before.assert_nothing_left(node);
+    });
+}
+
+#[test]
+fn everything_left_is_found() {
+    node::run("everything-left", |node| {
+        for (name, kind, leak) in LEAKS {
+            let before = Snapshot::take(node);
+            node.does(&["bash", "-c", &format!("{{ {leak}\n }} >/dev/null 2>&1")]);
+            // `setsid unshare &` needs its moment.
+            let found = coracle_integration::wait::until(coracle_integration::wait::SOON, || {
+                let difference = before.difference(node).to_string();
+                if difference.contains(&format!("left behind: {kind:?} ")) {
+                    Ok(())
+                } else {
+                    Err(difference)
+                }
+            });
+            assert!(found.is_ok(), "a {name} was not found; the check said: {found:?}");
+        }
+    });
+}
+
+#[test]
+fn an_element_of_a_set_is_found() {
+    node::run("element-left", |node| {
+        node.does(&["nft", "add table inet t; add set inet t s { type ipv4_addr; }"]);
+        let before = Snapshot::take(node);
+        node.does(&["nft", "add element inet t s { 192.0.2.7 }"]);
+        let difference = before.difference(node).to_string();
+        assert!(
+            difference.contains("element of inet t s: \"192.0.2.7\""),
+            "{difference}"
+        );
+        assert_eq!(difference.lines().count(), 1, "{difference}");
+    });
+}
+
+#[test]
+fn what_is_taken_away_is_found() {
+    node::run("taken-away", |node| {
+        node.does(&["ip", "link", "add", "va", "type", "bridge"]);
+        let before = Snapshot::take(node);
+        node.does(&["ip", "link", "del", "va"]);
+        let difference = before.difference(node).to_string();
+        assert!(
+            difference.contains("taken away:  Link va (bridge)"),
+            "{difference}"
+        );
+    });
+}
+
+#[test]
+fn a_failed_test_leaves_nothing_on_the_machine() {
+    let (tell, hear) = std::sync::mpsc::channel();
+    let failed = std::panic::catch_unwind(|| {
+        node::run("fails", move |node| {
+            cgroups::create(node.cgroup()).unwrap();
+            tell.send((node.cgroup().to_owned(), node.scratch().to_path_buf()))
+                .unwrap();
+            node.does(&[
+                "mount",
+                "-t",
+                "tmpfs",
+                "left",
+                node.folder("mounted").to_str().unwrap(),
+            ]);
+            // A frozen process can neither be ended nor waited for, until something thaws it.
+            let freezer = format!("/sys/fs/cgroup/freezer{}", node.cgroup());
+            if fs::exists(&freezer).unwrap() {
+                node.does(&["sh", "-c", &format!(
+                    "setsid sleep 1000 >/dev/null 2>&1 & echo $! > {freezer}/cgroup.procs; echo FROZEN > {freezer}/freezer.state"
+                )]);
+            }
+            panic!("on purpose");
+        });
+    });
+    assert!(failed.is_err());
+    let (cgroup, scratch) = hear.recv().unwrap();
+    assert_eq!(cgroups::directories(&cgroup), Vec::<std::path::PathBuf>::new());
+    assert!(!scratch.exists());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(scratch.to_str().unwrap()), "{mounts}");
+}
+
+#[test]
+fn nodes_do_not_see_each_other() {
+    node::run("alone", |node| {
+        let own = Command::new("hostname").arg("alone").status().unwrap();
+        assert!(own.success());
+        assert_eq!(node.processes(), []);
+        let run: Vec<_> = fs::read_dir("/run")
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert!(
+            run.iter().all(|name| name == "mount"),
+            "only what mount(8) makes for itself: {run:?}"
+        );
+        assert_eq!(fs::read_dir("/sys/class/net").unwrap().count(), 1, "lo alone");
+        let thread = node.spawn_thread(|| fs::read_dir("/sys/class/net").unwrap().count());
+        assert_eq!(thread.join().unwrap(), 1);
+        assert_eq!(
+            node.output(&["sh", "-c", "echo $PPID"]).trim(),
+            "0",
+            "the parent is outside"
+        );
+    });
+    assert_ne!(
+        fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim(),
+        "alone"
+    );
+}
