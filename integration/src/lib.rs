@@ -21,8 +21,13 @@
 )]
 
 pub mod cgroups;
+pub mod cri;
+pub mod crictl;
+pub mod daemon;
 pub mod image;
 pub mod leak;
 pub mod node;
+pub mod pods;
 pub mod programs;
+pub mod registry;
 pub mod wait;
