@@ -1,0 +1,37 @@
+//! `linux.resources.network`: net_cls and net_prio, where those hierarchies are mounted.
+
+use oci_spec::runtime::LinuxNetwork;
+
+use crate::cgroup::CgroupError;
+use crate::cgroup::plan::Limits;
+
+const PRIORITIES: &str = "linux.resources.network.priorities";
+
+pub(in crate::cgroup) fn plan(network: &LinuxNetwork, limits: &mut Limits) -> Result<(), CgroupError> {
+    if let Some(class) = network.class_id() {
+        limits.set(
+            "net_cls",
+            "linux.resources.network.classID",
+            "net_cls.classid",
+            class,
+        );
+    }
+    for priority in network.priorities().iter().flatten() {
+        let name = priority.name();
+        // The kernel's own rule for interface names (dev_valid_name); a blank would end the name in the file.
+        if name.is_empty() || name.len() > 15 || name.contains(|c: char| c.is_whitespace() || c == '/') {
+            return Err(CgroupError::Value {
+                field: PRIORITIES,
+                value: name.clone(),
+                reason: "an interface name",
+            });
+        }
+        limits.set(
+            "net_prio",
+            PRIORITIES,
+            "net_prio.ifpriomap",
+            format!("{name} {}", priority.priority()),
+        );
+    }
+    Ok(())
+}

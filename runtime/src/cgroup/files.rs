@@ -1,0 +1,54 @@
+//! Reading and writing control files. Errors name the file, the value and the field it came from.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::CgroupError;
+
+/// The whole text of `dir/file`.
+pub(super) fn read(dir: &Path, file: &str) -> Result<String, CgroupError> {
+    let path = dir.join(file);
+    let mut text = String::new();
+    std::fs::File::open(&path)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .map_err(|source| CgroupError::Read { file: path, source })?;
+    Ok(text)
+}
+
+/// A file that holds one number; `max` is no number.
+pub(super) fn read_number(dir: &Path, file: &str) -> Result<Option<u64>, CgroupError> {
+    Ok(read(dir, file)?.trim().parse().ok())
+}
+
+/// Writes one value with one write(2), as control files want it.
+pub(super) fn write(dir: &Path, file: &str, value: &str, field: &'static str) -> Result<(), CgroupError> {
+    let path = dir.join(file);
+    put(&path, value).map_err(|source| CgroupError::Write {
+        file: path,
+        value: value.to_owned(),
+        field,
+        source,
+    })
+}
+
+/// Like [`write`], without an error of its own.
+pub(super) fn put(path: &Path, value: &str) -> std::io::Result<()> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all(value.as_bytes())
+}
+
+/// The directories in `dir`; none when it is gone.
+pub(super) fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Whether an I/O error says that a cgroup is gone: its files answer ENODEV once it is being removed.
+pub(super) fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
+}
