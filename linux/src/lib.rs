@@ -5,8 +5,10 @@
 //! that must be right in one place: lookups beneath a root, descriptors over sockets, the sealed program image.
 
 pub mod beneath;
+pub mod link;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod pidfd;
 pub mod prctl;
 pub mod process;
