@@ -6,12 +6,14 @@
 
 pub mod beneath;
 pub mod link;
+pub mod keyring;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod pidfd;
 pub mod prctl;
 pub mod process;
+pub mod scheduler;
 pub mod seal;
 pub mod seccomp;
 pub mod socket;

@@ -1,0 +1,102 @@
+//! `process.capabilities`: five sets, cut to what this process holds.
+
+use std::str::FromStr as _;
+
+use oci_spec::runtime::{Capabilities, LinuxCapabilities};
+use rustix::thread::{self, CapabilitySet};
+
+use super::{IdentityError, refused};
+
+const FIELD: &str = "process.capabilities";
+
+/// The sets a process gets; without a field all of them are empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapabilitySets {
+    /// The most an execve can give.
+    pub bounding: CapabilitySet,
+    /// What the process can make effective.
+    pub permitted: CapabilitySet,
+    /// What counts now.
+    pub effective: CapabilitySet,
+    /// What an execve of a file with capabilities passes on.
+    pub inheritable: CapabilitySet,
+    /// What any execve keeps.
+    pub ambient: CapabilitySet,
+}
+
+/// The capability of this name (`CAP_` and case are optional), as a set of one.
+#[must_use]
+pub fn by_name(name: &str) -> Option<CapabilitySet> {
+    let known = caps::Capability::from_str(&caps::to_canonical(name)).ok()?;
+    Some(CapabilitySet::from_bits_retain(known.bitmask()))
+}
+
+/// The names of all capabilities there are, in the kernel's order.
+#[must_use]
+pub fn known() -> Vec<String> {
+    let mut all: Vec<caps::Capability> = caps::all().into_iter().collect();
+    all.sort_by_key(caps::Capability::index);
+    all.iter().map(ToString::to_string).collect()
+}
+
+pub(super) fn plan(capabilities: Option<&LinuxCapabilities>) -> CapabilitySets {
+    let set = |of: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
+        let named = capabilities.and_then(|capabilities| of(capabilities).as_ref());
+        named
+            .into_iter()
+            .flatten()
+            .filter_map(|name| by_name(&name.to_string()))
+            .collect()
+    };
+    CapabilitySets {
+        bounding: set(LinuxCapabilities::bounding),
+        permitted: set(LinuxCapabilities::permitted),
+        effective: set(LinuxCapabilities::effective),
+        inheritable: set(LinuxCapabilities::inheritable),
+        ambient: set(LinuxCapabilities::ambient),
+    }
+}
+
+impl CapabilitySets {
+    /// Takes everything else out of the bounding set.
+    pub(super) fn drop_bounding(&self) -> Result<(), IdentityError> {
+        for number in 0..64 {
+            let one = CapabilitySet::from_bits_retain(1 << number);
+            if self.bounding.contains(one) {
+                continue;
+            }
+            match thread::remove_capability_from_bounding_set(one) {
+                Ok(()) => {}
+                // The first number that this kernel has no capability for.
+                Err(rustix::io::Errno::INVAL) => break,
+                Err(errno) => return Err(refused(FIELD, "drop from the bounding set")(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the other four, as far as this process may: what it does not hold, it cannot give.
+    pub(super) fn apply(&self) -> Result<(), IdentityError> {
+        let held = thread::capabilities(None).map_err(refused(FIELD, "read the own ones"))?;
+        let permitted = self.permitted & held.permitted;
+        let sets = thread::CapabilitySets {
+            permitted,
+            effective: self.effective & permitted,
+            inheritable: self.inheritable & (held.permitted | held.inheritable),
+        };
+        thread::set_capabilities(None, sets).map_err(refused(FIELD, "set"))?;
+        thread::set_keep_capabilities(false).map_err(refused(FIELD, "end keeping them"))?;
+        self.raise_ambient(sets.permitted & sets.inheritable)
+    }
+
+    fn raise_ambient(&self, possible: CapabilitySet) -> Result<(), IdentityError> {
+        thread::clear_ambient_capability_set().map_err(refused(FIELD, "clear the ambient set"))?;
+        let wanted = self.ambient & possible;
+        for number in (0..64).filter(|number| wanted.bits() & (1 << number) != 0) {
+            let one = CapabilitySet::from_bits_retain(1 << number);
+            thread::configure_capability_in_ambient_set(one, true)
+                .map_err(refused(FIELD, "raise in the ambient set"))?;
+        }
+        Ok(())
+    }
+}
