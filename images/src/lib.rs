@@ -1,1 +1,51 @@
 //! From an image reference to a root filesystem.
+//!
+//! ```text
+//!  Reference -> registry (hosts.toml, tokens) -> manifest -> blobs -> layers/N  \
+//!  archive (OCI layout or docker save) -> spool -> manifest -> blobs -> layers/N -> Image -> lower() for overlayfs
+//! ```
+//! The store never mounts anything: it hands out the names of layer directories. Everything that comes from outside is
+//! bounded (`Limits`), checked before it is used, and verified by digest while it streams.
+
+mod digest;
+mod image;
+mod import;
+mod layer;
+mod limits;
+mod lookup;
+mod manifest;
+mod platform;
+mod reference;
+mod remove;
+mod store;
+pub mod usage;
+pub mod user;
+
+pub use digest::{Digest, DigestError};
+pub use image::{Image, ImageUser, LayerNumber};
+pub use import::{ImportError, SpoolError};
+pub use layer::{ApplyError, Refusal, RootAttributes, TarError, UnpackError};
+pub use limits::Limits;
+pub use lookup::LookupError;
+pub use manifest::ManifestError;
+pub use platform::Platform;
+pub use reference::{Reference, ReferenceError};
+pub use store::{OpenError, Options, RecordsError, Store, StoreError};
+pub use usage::Usage;
+
+/// What kind of failure an error is, for the protocol at the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request or the image is wrong; the same again fails again.
+    InvalidArgument,
+    /// There is no such image.
+    NotFound,
+    /// The registry wants other credentials.
+    Unauthorized,
+    /// The registry cannot be reached or fails; may work later.
+    Unavailable,
+    /// What was sent is damaged: a wrong digest, a broken archive.
+    Corrupt,
+    /// This machine failed.
+    Internal,
+}

@@ -1,0 +1,560 @@
+//! Reads a tar stream block by block with bounded memory; the `tar` crate decodes the single header blocks.
+//!
+//! ustar, GNU (long names, base-256 numbers, sparse) and PAX (local and global records, sparse 0.0, 0.1, 1.0) archives. The
+//! crate's own iterator is not used because it reads extension headers of any declared size into memory and does not let
+//! a caller limit them.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use tar::{EntryType, GnuExtSparseHeader, Header};
+
+const BLOCK: usize = 512;
+/// More than PATH_MAX (4096) plus 64 KiB of extended attributes; Linux allows no more of either.
+const EXTENSION_MAX: u64 = 1 << 20;
+const PATH_MAX: usize = 4096;
+const SPARSE_SEGMENTS_MAX: usize = 65_536;
+
+/// Why a tar stream cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TarError {
+    /// The source failed or ended early.
+    #[error("read archive: {0}")]
+    Read(#[from] io::Error),
+    /// A header's checksum is wrong: not a tar archive, or damaged.
+    #[error("entry after {after:?}: header checksum is wrong")]
+    Checksum {
+        /// The last good entry.
+        after: String,
+    },
+    /// A header field cannot be decoded.
+    #[error("entry {entry:?}: bad {field}")]
+    Field {
+        /// The entry.
+        entry: String,
+        /// Which field.
+        field: &'static str,
+    },
+    /// A long name or PAX header is absurdly large.
+    #[error("entry after {after:?}: extension header of {size} bytes (at most {EXTENSION_MAX})")]
+    Extension {
+        /// The last good entry.
+        after: String,
+        /// Declared size.
+        size: u64,
+    },
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Regular,
+    Directory,
+    Symlink,
+    HardLink,
+    Character,
+    Block,
+    Fifo,
+    Other(u8),
+}
+
+/// A decoded entry; its data is read from the stream.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) path: Vec<u8>,
+    pub(crate) link: Vec<u8>,
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Seconds and nanoseconds.
+    pub(crate) mtime: (i64, u32),
+    /// Size of the file.
+    pub(crate) size: u64,
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Offset and length of the parts that are stored, in order; `None` when the whole file is.
+    pub(crate) sparse: Option<Vec<(u64, u64)>>,
+}
+
+impl Entry {
+    pub(crate) fn name(&self) -> String {
+        lossy(&self.path)
+    }
+}
+
+/// A name for an error text: printable and of bounded length.
+pub(crate) fn lossy(name: &[u8]) -> String {
+    String::from_utf8_lossy(name.get(..256).unwrap_or(name)).into_owned()
+}
+
+/// The entries of a tar stream, one after the other. `Read` reads the current entry's stored data.
+pub(crate) struct TarStream<R> {
+    source: R,
+    /// Stored bytes of the current entry that are still to be read.
+    remaining: u64,
+    /// Zero bytes after them, up to the next block.
+    padding: u64,
+    /// Bytes of the source consumed so far.
+    position: u64,
+    global: Pax,
+    last: String,
+}
+
+/// PAX records, and what GNU's extension entries say, for the next entry.
+#[derive(Clone, Default)]
+struct Pax {
+    records: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// GNU.sparse.offset and numbytes of format 0.0, which repeats the keys.
+    sparse_numbers: Vec<u64>,
+}
+
+impl<R: Read> TarStream<R> {
+    pub(crate) fn new(source: R) -> Self {
+        Self {
+            source,
+            remaining: 0,
+            padding: 0,
+            position: 0,
+            global: Pax::default(),
+            last: String::new(),
+        }
+    }
+
+    /// Where the current entry's data starts in the source; only meaningful right after `next` and without sparse maps.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next entry, skipping what is left of the current one; `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, TarError> {
+        let mut pax = self.global.clone();
+        let (mut long_name, mut long_link) = (None, None);
+        loop {
+            self.skip()?;
+            let Some(header) = self.header()? else {
+                return Ok(None);
+            };
+            let size = header.entry_size().map_err(|_| self.bad(&header, "size"))?;
+            match header.entry_type() {
+                EntryType::XGlobalHeader => {
+                    let bytes = self.extension(size)?;
+                    let mut global = std::mem::take(&mut self.global);
+                    global
+                        .parse(&bytes)
+                        .ok_or_else(|| self.bad(&header, "PAX record"))?;
+                    pax.parse(&bytes).ok_or_else(|| self.bad(&header, "PAX record"))?;
+                    self.global = global;
+                }
+                EntryType::XHeader => {
+                    let bytes = self.extension(size)?;
+                    pax.parse(&bytes).ok_or_else(|| self.bad(&header, "PAX record"))?;
+                }
+                EntryType::GNULongName => long_name = Some(until_nul(self.extension(size)?)),
+                EntryType::GNULongLink => long_link = Some(until_nul(self.extension(size)?)),
+                _ => {
+                    let entry = self.entry(&header, size, &pax, long_name, long_link)?;
+                    self.last = entry.name();
+                    return Ok(Some(entry));
+                }
+            }
+        }
+    }
+
+    /// Reads the rest of the source, at most `limit` bytes; archives are padded with zeros.
+    pub(crate) fn drain(&mut self, limit: u64) -> Result<bool, TarError> {
+        let copied = io::copy(
+            &mut (&mut self.source).take(limit.saturating_add(1)),
+            &mut io::sink(),
+        )?;
+        Ok(copied <= limit)
+    }
+
+    fn bad(&self, header: &Header, field: &'static str) -> TarError {
+        TarError::Field {
+            entry: lossy(&header.path_bytes()),
+            field,
+        }
+    }
+
+    fn skip(&mut self) -> Result<(), TarError> {
+        let rest = self.remaining.saturating_add(self.padding);
+        if io::copy(&mut (&mut self.source).take(rest), &mut io::sink())? != rest {
+            return Err(TarError::Read(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.position = self.position.saturating_add(rest);
+        (self.remaining, self.padding) = (0, 0);
+        Ok(())
+    }
+
+    fn start_data(&mut self, size: u64) {
+        self.remaining = size;
+        self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
+    }
+
+    /// The next header block; `None` at a zero block or at the end of the source.
+    fn header(&mut self) -> Result<Option<Header>, TarError> {
+        let mut header = Header::new_old();
+        let Some(()) = self.block(header.as_mut_bytes())? else {
+            return Ok(None);
+        };
+        let bytes = header.as_bytes();
+        if bytes.iter().all(|b| *b == 0) {
+            return Ok(None);
+        }
+        let sum: u32 = bytes
+            .iter()
+            .enumerate()
+            .map(|(at, b)| {
+                if (148..156).contains(&at) {
+                    u32::from(b' ')
+                } else {
+                    u32::from(*b)
+                }
+            })
+            .sum();
+        if header.cksum().ok() != Some(sum) {
+            return Err(TarError::Checksum {
+                after: self.last.clone(),
+            });
+        }
+        Ok(Some(header))
+    }
+
+    /// Fills one block; `None` when the source ends right before it.
+    fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<Option<()>, TarError> {
+        let mut filled = 0;
+        while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.source.read(rest) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(TarError::Read(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.position = self.position.saturating_add(BLOCK as u64);
+        Ok(Some(()))
+    }
+
+    fn extension(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
+        if size > EXTENSION_MAX {
+            return Err(TarError::Extension {
+                after: self.last.clone(),
+                size,
+            });
+        }
+        self.start_data(size);
+        let mut bytes = Vec::new();
+        self.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn entry(
+        &mut self,
+        header: &Header,
+        stored: u64,
+        pax: &Pax,
+        long_name: Option<Vec<u8>>,
+        long_link: Option<Vec<u8>>,
+    ) -> Result<Entry, TarError> {
+        let path = pax
+            .get("GNU.sparse.name")
+            .or_else(|| pax.get("path"))
+            .map(<[u8]>::to_vec)
+            .or(long_name)
+            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let name = lossy(&path);
+        let bad = |field| TarError::Field {
+            entry: name.clone(),
+            field,
+        };
+        let link = pax
+            .get("linkpath")
+            .map(<[u8]>::to_vec)
+            .or(long_link)
+            .unwrap_or_else(|| {
+                header
+                    .link_name_bytes()
+                    .map(|l| l.into_owned())
+                    .unwrap_or_default()
+            });
+        if path.is_empty() || path.len() > PATH_MAX || path.contains(&0) {
+            return Err(bad("path"));
+        }
+        if link.len() > PATH_MAX || link.contains(&0) {
+            return Err(bad("link name"));
+        }
+        let stored = pax
+            .number("size")
+            .map_err(|()| bad("PAX size"))?
+            .unwrap_or(stored);
+        let kind = kind(header.entry_type(), &path);
+        // Only files carry data; some writers leave a size on links and directories, with nothing stored.
+        self.start_data(if matches!(kind, Kind::Regular | Kind::Other(_)) {
+            stored
+        } else {
+            0
+        });
+        let (sparse, size) = self.sparse(header, pax, stored).map_err(|error| match error {
+            Some(error) => error,
+            None => bad("sparse map"),
+        })?;
+        let id = |key, own: io::Result<u64>, field| {
+            let value = pax.number(key).map_err(|()| bad(field))?.map_or(own, Ok);
+            value
+                .ok()
+                .and_then(|id| u32::try_from(id).ok())
+                .ok_or_else(|| bad(field))
+        };
+        let mtime = match pax.get("mtime") {
+            Some(text) => seconds(text).ok_or_else(|| bad("PAX mtime"))?,
+            // Times before 1970 in base-256 do not fit the decoder; they are not worth refusing an image.
+            None => (
+                header
+                    .mtime()
+                    .ok()
+                    .and_then(|t| i64::try_from(t).ok())
+                    .unwrap_or(0),
+                0,
+            ),
+        };
+        Ok(Entry {
+            kind,
+            mode: header.mode().map_err(|_| bad("mode"))? & 0o7777,
+            uid: id("uid", header.uid(), "uid")?,
+            gid: id("gid", header.gid(), "gid")?,
+            mtime,
+            size,
+            major: header.device_major().ok().flatten().unwrap_or(0),
+            minor: header.device_minor().ok().flatten().unwrap_or(0),
+            xattrs: pax.xattrs(),
+            sparse,
+            path,
+            link,
+        })
+    }
+
+    /// The sparse map and real size of an entry; inner `None` as error means a malformed map.
+    #[allow(clippy::type_complexity)] // used once, right above
+    fn sparse(
+        &mut self,
+        header: &Header,
+        pax: &Pax,
+        stored: u64,
+    ) -> Result<(Option<Vec<(u64, u64)>>, u64), Option<TarError>> {
+        let (numbers, real) = if header.entry_type() == EntryType::GNUSparse {
+            self.gnu_sparse(header)?
+        } else if let Some(real) = pax.number("GNU.sparse.realsize").map_err(|()| None)? {
+            (self.pax_sparse_1_0()?, real)
+        } else if let Some(real) = pax.number("GNU.sparse.size").map_err(|()| None)? {
+            (pax.sparse_0()?, real)
+        } else {
+            return Ok((None, stored));
+        };
+        let map: Vec<(u64, u64)> = numbers
+            .chunks_exact(2)
+            .filter_map(|p| Some((*p.first()?, *p.get(1)?)))
+            .collect();
+        if numbers.len() % 2 != 0 || map.len() > SPARSE_SEGMENTS_MAX {
+            return Err(None);
+        }
+        let mut end = 0_u64;
+        let mut total = 0_u64;
+        for (offset, length) in &map {
+            if *offset < end {
+                return Err(None);
+            }
+            end = offset.checked_add(*length).ok_or(None)?;
+            total = total.checked_add(*length).ok_or(None)?;
+        }
+        if end > real || total != self.remaining {
+            return Err(None);
+        }
+        Ok((Some(map), real))
+    }
+
+    /// GNU's own format: four segments in the header, then blocks of 21.
+    fn gnu_sparse(&mut self, header: &Header) -> Result<(Vec<u64>, u64), Option<TarError>> {
+        let gnu = header.as_gnu().ok_or(None)?;
+        let mut numbers = Vec::new();
+        let mut push = |headers: &[tar::GnuSparseHeader]| -> Result<(), Option<TarError>> {
+            for segment in headers.iter().filter(|segment| !segment.is_empty()) {
+                numbers.push(segment.offset().map_err(|_| None)?);
+                numbers.push(segment.length().map_err(|_| None)?);
+            }
+            if numbers.len() > 2 * SPARSE_SEGMENTS_MAX {
+                Err(None)
+            } else {
+                Ok(())
+            }
+        };
+        push(&gnu.sparse)?;
+        let mut more = gnu.is_extended();
+        while more {
+            let mut block = [0; BLOCK];
+            self.block(&mut block).map_err(Some)?.ok_or(None)?;
+            let mut extended = GnuExtSparseHeader::new();
+            extended.as_mut_bytes().copy_from_slice(&block);
+            push(&extended.sparse)?;
+            more = extended.is_extended();
+        }
+        Ok((numbers, gnu.real_size().map_err(|_| None)?))
+    }
+
+    /// PAX sparse 1.0: the map is decimal lines in front of the data, filled up to a block.
+    fn pax_sparse_1_0(&mut self) -> Result<Vec<u64>, Option<TarError>> {
+        let mut lines = NumberLines::default();
+        while !lines.complete() {
+            let mut block = [0; BLOCK];
+            self.read_exact(&mut block).map_err(|error| Some(error.into()))?;
+            lines.push(&block).ok_or(None)?;
+        }
+        lines.numbers.remove(0);
+        Ok(lines.numbers)
+    }
+}
+
+impl<R: Read> Read for TarStream<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let want = usize::try_from(self.remaining).map_or(buffer.len(), |rest| rest.min(buffer.len()));
+        let Some(part) = buffer.get_mut(..want).filter(|part| !part.is_empty()) else {
+            return Ok(0);
+        };
+        let count = self.source.read(part)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.remaining = self.remaining.saturating_sub(count as u64);
+        self.position = self.position.saturating_add(count as u64);
+        Ok(count)
+    }
+}
+
+/// Collects the count and the numbers of a PAX 1.0 sparse map.
+#[derive(Default)]
+struct NumberLines {
+    numbers: Vec<u64>,
+    digits: Vec<u8>,
+}
+
+impl NumberLines {
+    fn complete(&self) -> bool {
+        self.numbers
+            .first()
+            .is_some_and(|count| self.numbers.len() as u64 > count.saturating_mul(2))
+    }
+
+    fn push(&mut self, block: &[u8]) -> Option<()> {
+        for byte in block {
+            if self.complete() {
+                break;
+            }
+            match byte {
+                b'\n' => {
+                    self.numbers.push(decimal(&self.digits)?);
+                    self.digits.clear();
+                }
+                digit => self.digits.push(*digit),
+            }
+            let count = self.numbers.first().copied().unwrap_or(0);
+            if self.digits.len() > 20 || count > SPARSE_SEGMENTS_MAX as u64 {
+                return None;
+            }
+        }
+        Some(())
+    }
+}
+
+impl Pax {
+    /// Adds records of the form `LENGTH KEY=VALUE\n`; an empty value deletes the key.
+    fn parse(&mut self, mut bytes: &[u8]) -> Option<()> {
+        while !bytes.is_empty() {
+            let space = bytes.iter().take(20).position(|b| *b == b' ')?;
+            let length = usize::try_from(decimal(bytes.get(..space)?)?).ok()?;
+            let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
+            let equals = record.iter().position(|b| *b == b'=')?;
+            let (key, value) = (record.get(..equals)?, record.get(equals + 1..)?);
+            if key == b"GNU.sparse.offset" || key == b"GNU.sparse.numbytes" {
+                self.sparse_numbers.push(decimal(value)?);
+            } else if value.is_empty() && !key.starts_with(b"SCHILY.xattr.") {
+                self.records.remove(key);
+            } else {
+                self.records.insert(key.to_vec(), value.to_vec());
+            }
+            bytes = bytes.get(length..)?;
+        }
+        Some(())
+    }
+
+    fn get(&self, key: &str) -> Option<&[u8]> {
+        self.records.get(key.as_bytes()).map(Vec::as_slice)
+    }
+
+    fn number(&self, key: &str) -> Result<Option<u64>, ()> {
+        self.get(key).map(|text| decimal(text).ok_or(())).transpose()
+    }
+
+    fn xattrs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let named = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+            Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()))
+        };
+        self.records.iter().filter_map(named).collect()
+    }
+
+    /// The map of the formats 0.0 (repeated keys) and 0.1 (one comma-separated list).
+    fn sparse_0(&self) -> Result<Vec<u64>, Option<TarError>> {
+        match self.get("GNU.sparse.map") {
+            Some(list) => list
+                .split(|b| *b == b',')
+                .map(|n| decimal(n).ok_or(None))
+                .collect(),
+            None => Ok(self.sparse_numbers.clone()),
+        }
+    }
+}
+
+fn kind(entry_type: EntryType, path: &[u8]) -> Kind {
+    match entry_type {
+        // The oldest format has no type for directories.
+        EntryType::Regular if path.ends_with(b"/") => Kind::Directory,
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::Regular,
+        EntryType::Directory => Kind::Directory,
+        EntryType::Symlink => Kind::Symlink,
+        EntryType::Link => Kind::HardLink,
+        EntryType::Char => Kind::Character,
+        EntryType::Block => Kind::Block,
+        EntryType::Fifo => Kind::Fifo,
+        other => Kind::Other(other.as_byte()),
+    }
+}
+
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// PAX times are decimal seconds with an optional fraction, possibly negative.
+fn seconds(text: &[u8]) -> Option<(i64, u32)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let whole_seconds: i64 = whole.parse().ok()?;
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    if whole.starts_with('-') && nanos > 0 {
+        return Some((whole_seconds.checked_sub(1)?, 1_000_000_000 - nanos));
+    }
+    Some((whole_seconds, nanos))
+}
+
+fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = bytes.iter().position(|b| *b == 0) {
+        bytes.truncate(end);
+    }
+    bytes
+}
