@@ -5,6 +5,7 @@
 //! that must be right in one place: lookups beneath a root, descriptors over sockets, the sealed program image.
 
 pub mod beneath;
+pub mod inherit;
 pub mod link;
 pub mod keyring;
 pub mod mount;
