@@ -5,9 +5,10 @@
 //! that must be right in one place: lookups beneath a root, descriptors over sockets, the sealed program image.
 
 pub mod beneath;
+pub mod bump;
 pub mod inherit;
-pub mod link;
 pub mod keyring;
+pub mod link;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
@@ -17,5 +18,6 @@ pub mod process;
 pub mod scheduler;
 pub mod seal;
 pub mod seccomp;
+pub mod signal;
 pub mod socket;
 pub mod spawn;

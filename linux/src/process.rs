@@ -132,7 +132,16 @@ pub fn fexecve(file: BorrowedFd<'_>, args: &[CString], env: &[CString]) -> io::R
     let (file, name) = (file.as_raw_fd(), c"".as_ptr());
     // SAFETY: the descriptor is borrowed for the whole call and the name is the empty NUL terminated string; both arrays
     // hold pointers to NUL terminated strings that outlive the call and end with a null pointer.
-    unsafe { libc::syscall(libc::SYS_execveat, file, name, args.as_ptr(), env.as_ptr(), libc::AT_EMPTY_PATH) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file,
+            name,
+            args.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
     Err(io::Error::last_os_error())
 }
 
@@ -147,20 +156,35 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     }
 }
 
-/// Closes every descriptor but those in `keep` and the standard three.
+/// Closes every descriptor from `first` on but those in `keep`.
 ///
 /// For a forked child on its way to `execve` only: what it does not keep belongs to the parent's objects, copied
 /// with the memory, and this child never runs their destructors. See [`clone`]'s exit path.
-pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn close_all_but(keep: &[BorrowedFd<'_>], first: u32) -> io::Result<()> {
     let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
     kept.sort_unstable();
-    let mut first = 3;
+    let mut first = first;
     for fd in kept.into_iter().chain([u32::MAX]) {
         if fd > first {
             // The last range includes its end; there is no descriptor of that number.
             close_range(first, fd - 1)?;
         }
         first = first.max(fd.saturating_add(1));
+    }
+    Ok(())
+}
+
+/// Lets descriptors 3 to 2+`count` of this process live through `execve`.
+///
+/// # Errors
+/// `EBADF` when one of them is not open.
+pub fn keep_on_exec(count: u32) -> io::Result<()> {
+    for fd in (3..).take(usize::try_from(count).unwrap_or(usize::MAX)) {
+        // SAFETY: only changes a flag of a descriptor, and fails when there is none of this number.
+        let done = unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+        if done == -1 {
+            return Err(io::Error::last_os_error());
+        }
     }
     Ok(())
 }

@@ -1,0 +1,143 @@
+//! A container that exists, and its start.
+
+use super::message::{FromChild, ToChild};
+use super::{Facts, StartError, Step};
+use crate::cgroup::Cgroup;
+use crate::hooks::{HookError, HookRun};
+use crate::plan::ContainerId;
+use crate::state::{Status, oci_state};
+use coracle_linux::pidfd::Pid;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A container whose first process waits for its start, or runs. Dropping this changes nothing about it.
+#[derive(Debug)]
+pub struct Container {
+    /// Its name.
+    pub id: ContainerId,
+    /// Its first process: a child of the caller, who collects it.
+    pub pid: Pid,
+    /// The first process by descriptor: readable once it has ended.
+    pub pidfd: OwnedFd,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    /// The other end of its terminal, if it has one.
+    pub console: Option<OwnedFd>,
+    /// The listener of its system call filter, if that notifies anybody.
+    pub seccomp_listener: Option<OwnedFd>,
+    /// What could not be done as asked, as sentences for the log.
+    pub warnings: Vec<String>,
+    pub(crate) facts: Facts,
+    pub(super) socket: Option<OwnedFd>,
+}
+
+impl Container {
+    /// Lets the first process execute its payload.
+    ///
+    /// # Errors
+    /// It was started before, or waits for a fifo.
+    pub fn start(&mut self) -> Result<Starting, StartError> {
+        let socket = self.socket.take().ok_or(StartError::NotWaiting)?;
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| StartError::Channel(errno.into()))?;
+        epoll::add(&epoll, &socket, EventData::new_u64(0), EventFlags::IN)
+            .map_err(|errno| StartError::Channel(errno.into()))?;
+        ToChild::Start.send(socket.as_fd()).map_err(StartError::Channel)?;
+        let poststart = self.facts.hooks.poststart.clone();
+        let state = if poststart.is_empty() {
+            Vec::new()
+        } else {
+            self.state(Status::Running)
+        };
+        Ok(Starting {
+            socket: Some(socket),
+            epoll,
+            poststart,
+            state,
+            hooks: None,
+        })
+    }
+
+    /// The hooks to run after the container has ended and its cgroup is gone; `None` when there are none.
+    ///
+    /// # Errors
+    /// The first one cannot be started.
+    pub fn poststop(&self) -> Result<Option<HookRun>, HookError> {
+        let hooks = &self.facts.hooks.poststop;
+        if hooks.is_empty() {
+            return Ok(None);
+        }
+        HookRun::start(hooks.clone(), self.state(Status::Stopped)).map(Some)
+    }
+
+    /// Its state as the specification's JSON.
+    #[must_use]
+    pub fn state(&self, status: Status) -> Vec<u8> {
+        oci_state(&self.facts, status, Some(self.pid))
+    }
+}
+
+/// A container that is being started. Poll the descriptor, then [`step`](Self::step).
+#[derive(Debug)]
+pub struct Starting {
+    /// Until its other end is closed by the execve.
+    socket: Option<OwnedFd>,
+    epoll: OwnedFd,
+    poststart: Vec<crate::hooks::HookPlan>,
+    state: Vec<u8>,
+    hooks: Option<HookRun>,
+}
+
+impl Starting {
+    /// Goes on as far as it can without waiting; done when the payload runs and the poststart hooks have run.
+    ///
+    /// # Errors
+    /// [`StartError::Exec`]: the process has ended. [`StartError::Hook`]: it runs.
+    pub fn step(&mut self) -> Result<Step<()>, StartError> {
+        if let Some(socket) = &self.socket {
+            match FromChild::receive(socket.as_fd()).map_err(StartError::Channel)? {
+                None => return Ok(Step::Pending),
+                Some(FromChild::Failed(text)) => return Err(StartError::Exec(text)),
+                Some(_) => self.socket = None,
+            }
+            if !self.poststart.is_empty() {
+                let hooks = HookRun::start(
+                    std::mem::take(&mut self.poststart),
+                    std::mem::take(&mut self.state),
+                )?;
+                epoll::add(&self.epoll, &hooks, EventData::new_u64(0), EventFlags::IN)
+                    .map_err(|errno| StartError::Channel(errno.into()))?;
+                self.hooks = Some(hooks);
+            }
+        }
+        match &mut self.hooks {
+            None => Ok(Step::Done(())),
+            Some(hooks) => Ok(hooks.step()?),
+        }
+    }
+
+    /// Steps until it is done, waiting.
+    pub fn finish(mut self) -> Result<(), StartError> {
+        while let Step::Pending = self.step()? {
+            wait_readable(self.as_fd()).map_err(StartError::Channel)?;
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Starting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    loop {
+        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

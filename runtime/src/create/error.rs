@@ -1,0 +1,96 @@
+//! What can go wrong while a container is created and started.
+
+use crate::cgroup::CgroupError;
+use crate::hooks::HookError;
+use crate::rootfs::RootfsError;
+use coracle_linux::process::Exit;
+use std::io;
+use std::path::PathBuf;
+
+/// A container that could not be created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// A namespace to join cannot be opened.
+    #[error("opening the {kind} namespace {path}")]
+    OpenNamespace {
+        /// Its kind.
+        kind: &'static str,
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is a namespace of another kind, or none.
+    #[error("{path} is not a {kind} namespace")]
+    NotNamespace {
+        /// The kind wanted.
+        kind: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A kernel parameter of the network would change the caller's own network namespace.
+    #[error("linux.sysctl[{0:?}]: the network namespace to join is the host's")]
+    SysctlOfHost(String),
+    /// A joined PID namespace could not be entered or left.
+    #[error("{doing} the PID namespace to join")]
+    VisitPidNamespace {
+        /// Entering or leaving.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// What the container's user may not reach had to be opened for it.
+    #[error(transparent)]
+    Prepare(RootfsError),
+    /// The socket to the child.
+    #[error("talking to the container's first process")]
+    Channel(#[source] io::Error),
+    /// The first process cannot be made.
+    #[error("making the container's first process")]
+    Clone(#[source] io::Error),
+    /// The ids of its user namespace cannot be mapped.
+    #[error("writing {path}")]
+    MapIds {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A hook.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// The first process has failed; the text is its chain of causes.
+    #[error("{0}")]
+    Child(String),
+    /// The first process ended without a word.
+    #[error("the container's first process ended before it was ready{}", describe(*.0))]
+    ChildDied(Option<Exit>),
+}
+
+/// A container that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It was started before, or waits for a fifo.
+    #[error("the container does not wait to be started")]
+    NotWaiting,
+    /// The socket to the child.
+    #[error("talking to the container's first process")]
+    Channel(#[source] io::Error),
+    /// The payload cannot be executed; the text is the chain of causes. The process has ended.
+    #[error("{0}")]
+    Exec(String),
+    /// A poststart hook. The payload runs.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+}
+
+fn describe(exit: Option<Exit>) -> String {
+    match exit {
+        Some(Exit::Code(code)) => format!(" (exit code {code})"),
+        Some(Exit::Signal(signal)) => format!(" (killed by signal {signal})"),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,83 @@
+//! The gate between "created" and "running".
+//!
+//! Either the maker stays and says so over the socket, or somebody opens a fifo for reading, as `start` of the command
+//! line does. Both report what becomes of the execve: the writing end closes by itself when it succeeds, and carries
+//! the error when it does not.
+//!
+//! The fifo is opened before the root changes and reopened through a procfs of our own: the container's may be fake.
+
+use super::message::{FromChild, ToChild};
+use crate::plan::Gate;
+use crate::rootfs::sysctl::private_proc;
+use rustix::fs::{Mode, OFlags};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// A gate, seen from the container's side.
+#[derive(Debug)]
+pub(super) enum Closed<'a> {
+    Caller(BorrowedFd<'a>),
+    Fifo { fifo: OwnedFd, proc: OwnedFd },
+}
+
+/// A gate that was opened: where errors of the execve go.
+#[derive(Debug)]
+pub(super) enum Opened<'a> {
+    Caller(BorrowedFd<'a>),
+    Fifo(OwnedFd),
+}
+
+impl<'a> Closed<'a> {
+    /// Takes hold of the gate while the host's files are still in sight.
+    pub(super) fn take(gate: &Gate, socket: BorrowedFd<'a>) -> io::Result<Self> {
+        let Gate::Fifo(path) = gate else {
+            return Ok(Self::Caller(socket));
+        };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fifo = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self::Fifo {
+            fifo,
+            proc: private_proc()?,
+        })
+    }
+
+    /// The descriptors it needs to stay open.
+    pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Caller(socket) => vec![*socket],
+            Self::Fifo { fifo, proc } => vec![fifo.as_fd(), proc.as_fd()],
+        }
+    }
+
+    /// Waits until it is opened.
+    pub(super) fn wait(self) -> io::Result<Opened<'a>> {
+        match self {
+            Self::Caller(socket) => {
+                ToChild::Start.expect(socket)?;
+                Ok(Opened::Caller(socket))
+            }
+            Self::Fifo { fifo, proc } => {
+                let name = format!("self/fd/{}", fifo.as_raw_fd());
+                // Waits for a reader (fifo(7)).
+                let open =
+                    || rustix::fs::openat(&proc, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+                Ok(Opened::Fifo(rustix::io::retry_on_intr(open)?))
+            }
+        }
+    }
+}
+
+impl Opened<'_> {
+    /// Tells whoever opened it that there will be no payload.
+    pub(super) fn fail(&self, text: &str) {
+        // Nobody is left to hear about a failure to report a failure.
+        match self {
+            Self::Caller(socket) => {
+                let _ = FromChild::Failed(text.to_owned()).send(*socket);
+            }
+            Self::Fifo(fifo) => {
+                let _ = rustix::io::write(fifo, text.as_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the processes of a creation say to each other, over one socket that keeps message boundaries.
+//!
+//! A message is one byte of kind and the rest; descriptors travel beside it. The end of the stream means that the other
+//! side is gone: for the parent, after [`FromChild::Ready`] and its own [`ToChild::Start`], that the payload runs.
+
+use coracle_linux::pidfd::Pid;
+use coracle_linux::socket;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// From the container's first process (or the process that makes it) to its maker.
+#[derive(Debug)]
+pub(crate) enum FromChild {
+    /// By the intermediate process: the container's first process exists.
+    Cloned(Pid, OwnedFd),
+    /// The root file system is attached: the hooks of the runtime may run. Answered by [`ToChild::HooksDone`].
+    RunHooks,
+    /// The other end of the container's terminal.
+    Console(OwnedFd),
+    /// The listener of its system call filter.
+    SeccompListener(OwnedFd),
+    /// Something could not be done as asked, and it goes on.
+    Warning(String),
+    /// Only the payload is left to be executed.
+    Ready,
+    /// It has failed; the text is the whole chain of causes.
+    Failed(String),
+    /// It is gone.
+    End,
+}
+
+/// From the maker to the container's first process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ToChild {
+    /// Ids are mapped, limits are set.
+    Go,
+    /// The hooks of the runtime have run.
+    HooksDone,
+    /// Execute the payload.
+    Start,
+}
+
+impl FromChild {
+    pub(crate) fn send(self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        match self {
+            Self::Cloned(pid, pidfd) => {
+                let mut text = vec![b'P'];
+                text.extend(pid.as_raw_nonzero().get().to_le_bytes());
+                socket::send(socket, &text, &[pidfd.as_fd()])
+            }
+            Self::RunHooks => socket::send(socket, b"H", &[]),
+            Self::Console(fd) => socket::send(socket, b"C", &[fd.as_fd()]),
+            Self::SeccompListener(fd) => socket::send(socket, b"N", &[fd.as_fd()]),
+            Self::Ready => socket::send(socket, b"R", &[]),
+            Self::Warning(text) => send_text(socket, 'W', &text),
+            Self::Failed(text) => send_text(socket, 'F', &text),
+            Self::End => Ok(()),
+        }
+    }
+
+    /// The next message, if there is one.
+    pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Self>> {
+        let mut buffer = [0; LONGEST];
+        let mut received = match socket::receive(socket, &mut buffer, false) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            // It ended with a message of ours unread.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Some(Self::End)),
+            Err(error) => return Err(error),
+        };
+        let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+        let text = buffer.get(..received.length).ok_or_else(malformed)?;
+        let fd = received.fds.pop();
+        Ok(Some(match (text.split_first(), fd) {
+            (None, _) => Self::End,
+            (Some((b'P', pid)), Some(pidfd)) => {
+                let pid = pid
+                    .try_into()
+                    .map(i32::from_le_bytes)
+                    .ok()
+                    .and_then(Pid::from_raw);
+                Self::Cloned(pid.ok_or_else(malformed)?, pidfd)
+            }
+            (Some((b'C', _)), Some(fd)) => Self::Console(fd),
+            (Some((b'N', _)), Some(fd)) => Self::SeccompListener(fd),
+            (Some((b'H', _)), None) => Self::RunHooks,
+            (Some((b'R', _)), None) => Self::Ready,
+            (Some((b'W', text)), None) => Self::Warning(String::from_utf8_lossy(text).into_owned()),
+            (Some((b'F', text)), None) => Self::Failed(String::from_utf8_lossy(text).into_owned()),
+            _ => return Err(malformed()),
+        }))
+    }
+}
+
+impl ToChild {
+    pub(crate) fn send(self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let kind = match self {
+            Self::Go => b"g",
+            Self::HooksDone => b"h",
+            Self::Start => b"s",
+        };
+        socket::send(socket, kind, &[])
+    }
+
+    /// Waits for this very message.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the maker is gone.
+    pub(crate) fn expect(self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let mut buffer = [0; 8];
+        let received = socket::receive(socket, &mut buffer, true)?;
+        let got = match (received.length, buffer[0]) {
+            (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            (_, b'g') => Self::Go,
+            (_, b'h') => Self::HooksDone,
+            (_, b's') => Self::Start,
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        if got == self {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    }
+}
+
+fn send_text(socket: BorrowedFd<'_>, kind: char, text: &str) -> io::Result<()> {
+    let mut message = format!("{kind}{text}").into_bytes();
+    message.truncate(LONGEST);
+    socket::send(socket, &message, &[])
+}
+
+/// Longest message in bytes; a chain of causes is cut there.
+const LONGEST: usize = 8192;

@@ -1,0 +1,354 @@
+//! Creation: from a plan to a container whose first process waits to execute its payload.
+//!
+//! ```text
+//!  parent (the caller; one thread)                child (the container's first process)
+//!  spawn():
+//!    open the namespaces to join
+//!    make the cgroup, set its limits
+//!    clone3(all namespaces, into the cgroup) ---> v1: write 0 to each hierarchy's `tasks`
+//!    user namespace: write uid_map, gid_map
+//!    Go (only with a user namespace) -----------> join, unshare the cgroup namespace
+//!                                                 attach the root at root.path, mount the rest onto it
+//!  step():                                 <----- Console (a terminal's other end)
+//!                                          <----- RunHooks (only if there are any)
+//!    prestart, createRuntime hooks
+//!    HooksDone ---------------------------------> createContainer hooks, pivot_root, masks, names, sysctls
+//!                                                 identity, capabilities, seccomp
+//!                                          <----- SeccompListener
+//!                                          <----- Ready
+//!    Created(container)                           waits at the gate: this socket, or the exec fifo
+//!  Container::start():
+//!    Start -------------------------------------> startContainer hooks, execve
+//!    poststart hooks                       <----- end of stream: the payload runs
+//! ```
+//! Wherever the child fails it says `Failed` and exits; wherever the parent fails, or drops what it holds, it kills and
+//! collects the child and removes the cgroup. The child dies with its parent until it is ready.
+//!
+//! Only when a user namespace is joined, or a new one is combined with joined ones, there is a process in between: it
+//! joins, clones the child as its sibling (`CLONE_PARENT`), says `Cloned` and exits.
+
+mod child;
+mod container;
+mod error;
+mod gate;
+pub(crate) mod message;
+mod namespaces;
+
+pub(crate) use container::wait_readable;
+pub use container::{Container, Starting};
+pub use error::{CreateError, StartError};
+
+use crate::cgroup::Cgroup;
+use crate::hooks::{HookRun, Hooks};
+use crate::plan::{ContainerId, Gate, Plan};
+use crate::rootfs::{self, Prepared};
+use crate::state::{Status, oci_state};
+use child::Inherited;
+use coracle_linux::namespace::Namespaces;
+use coracle_linux::pidfd::{self, Pid, Signal};
+use coracle_linux::process::{self, Child, Clone};
+use coracle_linux::socket;
+use message::{FromChild, ToChild};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// How far something that does not block has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<T> {
+    /// Poll its descriptor and step again.
+    Pending,
+    /// It is done.
+    Done(T),
+}
+
+/// What is left of a plan once the container exists: its name and its hooks.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) oci_version: String,
+    pub(crate) annotations: HashMap<String, String>,
+    pub(crate) hooks: Hooks,
+}
+
+impl Plan {
+    fn facts(&self) -> Facts {
+        Facts {
+            id: self.id.to_string(),
+            bundle: self.bundle.clone(),
+            oci_version: self.oci_version.clone(),
+            annotations: self.annotations.clone(),
+            hooks: self.hooks.clone(),
+        }
+    }
+}
+
+/// A container that is being created.
+#[derive(Debug)]
+pub struct Creating {
+    id: ContainerId,
+    facts: Facts,
+    socket: OwnedFd,
+    epoll: OwnedFd,
+    /// The first process, unless the intermediate one has not said yet.
+    child: Option<Child>,
+    intermediate: Option<Child>,
+    cgroup: Option<Cgroup>,
+    console: Option<OwnedFd>,
+    seccomp_listener: Option<OwnedFd>,
+    warnings: Vec<String>,
+    hooks: Option<HookRun>,
+    id_maps: Option<crate::plan::IdMaps>,
+    waits_for_caller: bool,
+}
+
+/// Makes the container's first process and returns at once.
+///
+/// # Errors
+/// Says what could not be made; nothing is left of it then.
+pub fn spawn(plan: Plan) -> Result<Creating, CreateError> {
+    let joined = namespaces::open(&plan.namespaces, &plan.sysctls)?;
+    let prepared = rootfs::prepare(&plan).map_err(CreateError::Prepare)?;
+    let (ours, theirs) = socket::message_pair().map_err(CreateError::Channel)?;
+    let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| CreateError::Channel(errno.into()))?;
+    epoll::add(&epoll, &ours, EventData::new_u64(0), EventFlags::IN)
+        .map_err(|errno| CreateError::Channel(errno.into()))?;
+    let mut creating = Creating {
+        id: plan.id.clone(),
+        facts: plan.facts(),
+        socket: ours,
+        epoll,
+        child: None,
+        intermediate: None,
+        cgroup: None,
+        console: None,
+        seccomp_listener: None,
+        warnings: Vec::new(),
+        hooks: None,
+        id_maps: plan.namespaces.id_maps.clone(),
+        waits_for_caller: plan.options.gate == Gate::Caller,
+    };
+    let cgroup = creating.cgroup.insert(Cgroup::create(&plan.cgroup)?);
+    creating.warnings.extend_from_slice(cgroup.warnings());
+    creating.clone_child(plan, joined, prepared, theirs)?;
+    creating.map_ids()?;
+    Ok(creating)
+}
+
+impl Creating {
+    /// The id of the first process, once it exists (an intermediate process makes it a moment later).
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.child.as_ref().map(|child| child.pid)
+    }
+
+    /// Goes on as far as it can without waiting.
+    ///
+    /// # Errors
+    /// Says what failed, in the child too. What was made is undone.
+    pub fn step(&mut self) -> Result<Step<Container>, CreateError> {
+        loop {
+            if let Some(hooks) = &mut self.hooks {
+                match hooks.step()? {
+                    Step::Pending => return Ok(Step::Pending),
+                    Step::Done(()) => self.hooks = None,
+                }
+                ToChild::HooksDone
+                    .send(self.socket.as_fd())
+                    .map_err(CreateError::Channel)?;
+            }
+            match FromChild::receive(self.socket.as_fd()).map_err(CreateError::Channel)? {
+                None => return Ok(Step::Pending),
+                Some(FromChild::Ready) => return self.created().map(Step::Done),
+                Some(message) => self.handle(message)?,
+            }
+        }
+    }
+
+    /// Steps until it is done, waiting.
+    pub fn finish(mut self) -> Result<Container, CreateError> {
+        loop {
+            if let Step::Done(container) = self.step()? {
+                return Ok(container);
+            }
+            container::wait_readable(self.as_fd()).map_err(CreateError::Channel)?;
+        }
+    }
+
+    fn handle(&mut self, message: FromChild) -> Result<(), CreateError> {
+        match message {
+            FromChild::Cloned(pid, pidfd) => {
+                self.child = Some(Child { pid, pidfd });
+                self.collect_intermediate();
+                self.map_ids()
+            }
+            FromChild::RunHooks => {
+                let state = self.state(Status::Creating);
+                let hooks = HookRun::start(self.facts.hooks.of_runtime(), state)?;
+                epoll::add(&self.epoll, &hooks, EventData::new_u64(0), EventFlags::IN)
+                    .map_err(|errno| CreateError::Channel(errno.into()))?;
+                self.hooks = Some(hooks);
+                Ok(())
+            }
+            FromChild::Console(fd) => {
+                self.console = Some(fd);
+                Ok(())
+            }
+            FromChild::SeccompListener(fd) => {
+                self.seccomp_listener = Some(fd);
+                Ok(())
+            }
+            FromChild::Warning(text) => {
+                self.warnings.push(text);
+                Ok(())
+            }
+            FromChild::Failed(text) => Err(CreateError::Child(text)),
+            FromChild::Ready | FromChild::End => Err(self.died()),
+        }
+    }
+
+    fn created(&mut self) -> Result<Container, CreateError> {
+        let (Some(child), Some(cgroup)) = (self.child.take(), self.cgroup.take()) else {
+            return Err(self.died());
+        };
+        let facts = std::mem::take(&mut self.facts);
+        let socket = self.socket.try_clone().map_err(CreateError::Channel);
+        let socket = match socket {
+            Ok(socket) => self.waits_for_caller.then_some(socket),
+            Err(error) => {
+                (self.child, self.cgroup) = (Some(child), Some(cgroup));
+                return Err(error);
+            }
+        };
+        Ok(Container {
+            id: self.id.clone(),
+            pid: child.pid,
+            pidfd: child.pidfd,
+            cgroup,
+            console: self.console.take(),
+            seccomp_listener: self.seccomp_listener.take(),
+            warnings: std::mem::take(&mut self.warnings),
+            facts,
+            socket,
+        })
+    }
+
+    /// The child ended without a word: the kernel killed it, or somebody did.
+    fn died(&self) -> CreateError {
+        let process = self.child.as_ref().or(self.intermediate.as_ref());
+        CreateError::ChildDied(process.and_then(|child| process::wait(child.pidfd.as_fd()).ok()))
+    }
+
+    fn clone_child(
+        &mut self,
+        plan: Plan,
+        joined: namespaces::Joined,
+        prepared: Prepared,
+        theirs: OwnedFd,
+    ) -> Result<(), CreateError> {
+        let Some(cgroup) = &self.cgroup else { return Ok(()) };
+        let join = cgroup.join()?;
+        let intermediate = plan.namespaces.needs_intermediate();
+        let how = Clone {
+            namespaces: if intermediate {
+                Namespaces::empty()
+            } else {
+                in_clone(plan.namespaces.new)
+            },
+            cgroup: join.into.as_ref().map(AsFd::as_fd),
+            sibling: false,
+        };
+        // A joined PID namespace is for children only. The caller goes in for the length of the clone.
+        let pid_namespace = joined.pid_namespace().filter(|_| !intermediate);
+        let home = pid_namespace.map(namespaces::visit_pid_namespace).transpose()?;
+        let socket = theirs.as_fd();
+        let made = process::clone(&how, || {
+            let inherited = Inherited {
+                plan,
+                prepared,
+                cgroup,
+                join: &join,
+                socket,
+            };
+            match intermediate {
+                true => child::intermediate(inherited, &joined),
+                false => child::main(inherited, Some(&joined)),
+            }
+        });
+        let left = home.map(namespaces::PidNamespaceVisit::leave).transpose();
+        let made = made.map_err(CreateError::Clone)?;
+        match intermediate {
+            true => self.intermediate = Some(made),
+            false => self.child = Some(made),
+        }
+        left.map(drop)
+    }
+
+    fn map_ids(&mut self) -> Result<(), CreateError> {
+        let Some(child) = &self.child else { return Ok(()) };
+        let Some(maps) = self.id_maps.take() else {
+            return Ok(());
+        };
+        namespaces::map_ids(child.pid, &maps)?;
+        ToChild::Go
+            .send(self.socket.as_fd())
+            .map_err(CreateError::Channel)
+    }
+
+    fn collect_intermediate(&mut self) {
+        if let Some(intermediate) = self.intermediate.take() {
+            let _ = process::wait(intermediate.pidfd.as_fd());
+        }
+    }
+
+    fn state(&self, status: Status) -> Vec<u8> {
+        oci_state(&self.facts, status, self.child.as_ref().map(|child| child.pid))
+    }
+}
+
+/// The namespaces that are made by the clone itself. The cgroup namespace is made after the child has joined its
+/// cgroups, the time namespace after its offsets are written.
+fn in_clone(new: Namespaces) -> Namespaces {
+    new.difference(Namespaces::CGROUP | Namespaces::TIME)
+}
+
+impl AsFd for Creating {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+impl Drop for Creating {
+    /// Undoes what was made, in reverse. After success nothing is left here to undo.
+    fn drop(&mut self) {
+        self.hooks = None;
+        for process in [self.intermediate.take(), self.child.take()]
+            .into_iter()
+            .flatten()
+        {
+            let _ = pidfd::send_signal(process.pidfd.as_fd(), Signal::KILL);
+            let _ = process::wait(process.pidfd.as_fd());
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            let _ = cgroup.remove();
+        }
+    }
+}
+
+/// The causes of an error, outermost first, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // A transparent layer repeats its source.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,388 @@
+//! Hooks: programs of the bundle that run at fixed points of a container's life (config.md, "POSIX-platform Hooks").
+//!
+//! A hook gets the container's state on its standard input and exactly the environment that is listed. It runs in a
+//! session of its own, so that when its time is up it ends with all it has started.
+//!
+//! [`HookRun`] runs a list of them without blocking: input and output are memory files, so there is nothing to feed or
+//! to drain, only an end to wait for.
+
+use crate::create::Step;
+use crate::plan::PlanError;
+use coracle_linux::pidfd::Signal;
+use coracle_linux::process::{self, Exit};
+use coracle_linux::spawn::{Child, Spawn};
+use oci_spec::runtime::Hook;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// All hooks of a container, checked.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct Hooks {
+    pub(crate) prestart: Vec<HookPlan>,
+    pub(crate) create_runtime: Vec<HookPlan>,
+    pub(crate) create_container: Vec<HookPlan>,
+    pub(crate) start_container: Vec<HookPlan>,
+    pub(crate) poststart: Vec<HookPlan>,
+    pub(crate) poststop: Vec<HookPlan>,
+}
+
+/// One hook.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct HookPlan {
+    /// Its field, for errors.
+    pub(crate) field: String,
+    pub(crate) path: String,
+    /// With the name it is to see as its own.
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// A hook that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// It cannot be started.
+    #[error("starting {field} {path}")]
+    Start {
+        /// The hook's field.
+        field: String,
+        /// Its program.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended badly.
+    #[error("{field} {path} {how}{said}")]
+    Failed {
+        /// The hook's field.
+        field: String,
+        /// Its program.
+        path: String,
+        /// How it ended.
+        how: String,
+        /// What it printed, after a colon.
+        said: String,
+    },
+    /// The kernel refused something that waiting needs.
+    #[error("waiting for {field} {path}")]
+    Wait {
+        /// The hook's field.
+        field: String,
+        /// Its program.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Hooks {
+    /// Checks the hooks of a specification.
+    pub(crate) fn plan(hooks: Option<&oci_spec::runtime::Hooks>) -> Result<Self, PlanError> {
+        let Some(hooks) = hooks else {
+            return Ok(Self::default());
+        };
+        // Deprecated, and still what Docker and libnvidia-container before 1.14 use.
+        let prestart = hooks.prestart();
+        Ok(Self {
+            prestart: plan_list("hooks.prestart", prestart.as_deref())?,
+            create_runtime: plan_list("hooks.createRuntime", hooks.create_runtime().as_deref())?,
+            create_container: plan_list("hooks.createContainer", hooks.create_container().as_deref())?,
+            start_container: plan_list("hooks.startContainer", hooks.start_container().as_deref())?,
+            poststart: plan_list("hooks.poststart", hooks.poststart().as_deref())?,
+            poststop: plan_list("hooks.poststop", hooks.poststop().as_deref())?,
+        })
+    }
+
+    /// Those that the runtime runs while the container is being created.
+    pub(crate) fn of_runtime(&self) -> Vec<HookPlan> {
+        self.prestart
+            .iter()
+            .chain(&self.create_runtime)
+            .cloned()
+            .collect()
+    }
+}
+
+fn plan_list(field: &str, hooks: Option<&[Hook]>) -> Result<Vec<HookPlan>, PlanError> {
+    let hooks = hooks.unwrap_or_default().iter().enumerate();
+    hooks
+        .map(|(index, hook)| plan_one(format!("{field}[{index}]"), hook))
+        .collect()
+}
+
+fn plan_one(field: String, hook: &Hook) -> Result<HookPlan, PlanError> {
+    let path = hook.path().to_string_lossy().into_owned();
+    if !hook.path().is_absolute() {
+        return Err(PlanError::invalid(
+            format!("{field}.path"),
+            path,
+            "is not an absolute path",
+        ));
+    }
+    let args = hook.args().clone().unwrap_or_default();
+    let env = hook.env().clone().unwrap_or_default();
+    if let Some(text) = args
+        .iter()
+        .chain(&env)
+        .chain([&path])
+        .find(|text| text.contains('\0'))
+    {
+        return Err(PlanError::invalid(field, format!("{text:?}"), "holds a NUL byte"));
+    }
+    let timeout = match hook.timeout() {
+        None => None,
+        Some(seconds) => match u64::try_from(seconds) {
+            Ok(seconds) if seconds > 0 => Some(Duration::from_secs(seconds)),
+            _ => {
+                return Err(PlanError::invalid(
+                    format!("{field}.timeout"),
+                    seconds,
+                    "is not above zero",
+                ));
+            }
+        },
+    };
+    let args = if args.is_empty() { vec![path.clone()] } else { args };
+    Ok(HookPlan {
+        field,
+        path,
+        args,
+        env,
+        timeout,
+    })
+}
+
+/// Hooks that are running, one after the other. Poll the descriptor, then [`step`](Self::step).
+#[derive(Debug)]
+pub struct HookRun {
+    todo: VecDeque<HookPlan>,
+    state: Vec<u8>,
+    epoll: OwnedFd,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    hook: HookPlan,
+    child: Child,
+    output: std::fs::File,
+    timer: Option<OwnedFd>,
+}
+
+impl HookRun {
+    /// Starts the first of these hooks; each is given `state` (the JSON of the container's state) as its input.
+    pub(crate) fn start(hooks: Vec<HookPlan>, state: Vec<u8>) -> Result<Self, HookError> {
+        let epoll = match (epoll::create(CreateFlags::CLOEXEC), hooks.first()) {
+            (Ok(epoll), _) => epoll,
+            (Err(errno), first) => {
+                let (field, path) = first
+                    .map(|hook| (hook.field.clone(), hook.path.clone()))
+                    .unwrap_or_default();
+                return Err(HookError::Start {
+                    field,
+                    path,
+                    source: errno.into(),
+                });
+            }
+        };
+        let mut run = Self {
+            todo: hooks.into(),
+            state,
+            epoll,
+            running: None,
+        };
+        run.start_next()?;
+        Ok(run)
+    }
+
+    /// Goes on as far as it can without waiting.
+    ///
+    /// # Errors
+    /// A hook that cannot be started, fails, or takes longer than it may. Those after it do not run.
+    pub fn step(&mut self) -> Result<Step<()>, HookError> {
+        while let Some(running) = &mut self.running {
+            match running.finished() {
+                Ok(false) => return Ok(Step::Pending),
+                Ok(true) => self.running = None,
+                Err(error) => {
+                    self.running = None;
+                    return Err(error);
+                }
+            }
+            self.start_next()?;
+        }
+        Ok(Step::Done(()))
+    }
+
+    /// Runs all that is left, waiting.
+    pub fn finish(mut self) -> Result<(), HookError> {
+        while let Step::Pending = self.step()? {
+            let mut ready = [rustix::event::PollFd::new(
+                &self.epoll,
+                rustix::event::PollFlags::IN,
+            )];
+            match rustix::event::poll(&mut ready, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(self.wait_error(errno.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn start_next(&mut self) -> Result<(), HookError> {
+        let Some(hook) = self.todo.pop_front() else {
+            return Ok(());
+        };
+        let running = Running::start(hook, &self.state)?;
+        let watch = |fd| epoll::add(&self.epoll, fd, EventData::new_u64(0), EventFlags::IN);
+        let watched = [
+            Some(running.child.pidfd.as_fd()),
+            running.timer.as_ref().map(AsFd::as_fd),
+        ];
+        let added = watched.into_iter().flatten().try_for_each(watch);
+        self.running = Some(running);
+        added.map_err(|errno| self.wait_error(errno.into()))
+    }
+
+    fn wait_error(&self, source: io::Error) -> HookError {
+        let hook = self.running.as_ref().map(|running| &running.hook);
+        let (field, path) = hook
+            .map(|hook| (hook.field.clone(), hook.path.clone()))
+            .unwrap_or_default();
+        HookError::Wait { field, path, source }
+    }
+}
+
+impl AsFd for HookRun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+impl Running {
+    fn start(hook: HookPlan, state: &[u8]) -> Result<Self, HookError> {
+        match Self::try_start(&hook, state) {
+            Ok((child, output, timer)) => Ok(Self {
+                hook,
+                child,
+                output,
+                timer,
+            }),
+            Err(source) => Err(HookError::Start {
+                field: hook.field,
+                path: hook.path,
+                source,
+            }),
+        }
+    }
+
+    fn try_start(hook: &HookPlan, state: &[u8]) -> io::Result<(Child, std::fs::File, Option<OwnedFd>)> {
+        let mut input = memory_file(c"hook-state")?;
+        input.write_all(state)?;
+        input.rewind()?;
+        let output = memory_file(c"hook-output")?;
+        let timer = hook.timeout.map(timer).transpose()?;
+        let text = |texts: &[String]| {
+            texts
+                .iter()
+                .cloned()
+                .map(CString::new)
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let spawn = Spawn {
+            program: CString::new(hook.path.as_str())?,
+            args: text(&hook.args)?,
+            env: text(&hook.env)?,
+            descriptors: &[input.as_fd(), output.as_fd(), output.as_fd()],
+            own_session: true,
+        };
+        Ok((spawn.start()?, output, timer))
+    }
+
+    /// Whether it has ended, well.
+    fn finished(&mut self) -> Result<bool, HookError> {
+        let how = match process::try_wait(self.child.pidfd.as_fd()) {
+            Ok(Some(Exit::Code(0))) => return Ok(true),
+            Ok(Some(Exit::Code(code))) => format!("exited with {code}"),
+            Ok(Some(Exit::Signal(signal))) => format!("was killed by signal {signal}"),
+            Ok(None) if self.is_overdue() => {
+                self.kill();
+                let seconds = self.hook.timeout.unwrap_or_default().as_secs();
+                format!("took longer than its timeout of {seconds} s")
+            }
+            Ok(None) => return Ok(false),
+            Err(source) => {
+                let (field, path) = (self.hook.field.clone(), self.hook.path.clone());
+                return Err(HookError::Wait { field, path, source });
+            }
+        };
+        let (field, path) = (self.hook.field.clone(), self.hook.path.clone());
+        Err(HookError::Failed {
+            field,
+            path,
+            how,
+            said: self.said(),
+        })
+    }
+
+    fn is_overdue(&self) -> bool {
+        let mut expirations = [0; 8];
+        self.timer
+            .as_ref()
+            .is_some_and(|timer| rustix::io::read(timer, &mut expirations).is_ok())
+    }
+
+    /// Ends it and everything in its session, and collects it.
+    fn kill(&self) {
+        let _ = rustix::process::kill_process_group(self.child.pid, Signal::KILL);
+        let _ = process::wait(self.child.pidfd.as_fd());
+    }
+
+    /// The end of what it printed.
+    fn said(&mut self) -> String {
+        const MOST: u64 = 4096;
+        let mut text = Vec::new();
+        let length = self.output.metadata().map(|file| file.len()).unwrap_or(0);
+        let _ = self.output.seek(io::SeekFrom::Start(length.saturating_sub(MOST)));
+        let _ = (&self.output).take(MOST).read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text);
+        if text.trim().is_empty() {
+            String::new()
+        } else {
+            format!(": {}", text.trim())
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Given up half way: nothing of it stays. After its end was collected this finds nothing.
+        if let Ok(None) = process::try_wait(self.child.pidfd.as_fd()) {
+            self.kill();
+        }
+    }
+}
+
+fn memory_file(name: &std::ffi::CStr) -> io::Result<std::fs::File> {
+    Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into())
+}
+
+fn timer(after: Duration) -> io::Result<OwnedFd> {
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
+    let value = Timespec::try_from(after).map_err(io::Error::other)?;
+    let once = Itimerspec {
+        it_interval: Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        },
+        it_value: value,
+    };
+    rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &once)?;
+    Ok(timer)
+}

@@ -1,0 +1,118 @@
+//! The container's terminal: a pty of its own devpts, so that its name means the same inside.
+
+use super::RootfsError;
+use coracle_linux::beneath;
+use coracle_linux::mount::Detached;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::termios::Winsize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Both ends of a terminal.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    /// The end of whoever looks at it.
+    pub(crate) master: OwnedFd,
+    /// The container's end.
+    pub(crate) slave: OwnedFd,
+}
+
+/// Opens a new terminal of the devpts that is mounted in the container, of this size in rows and columns, and binds it
+/// at /dev/console.
+pub(crate) fn open(root: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<Terminal, RootfsError> {
+    let terminal = pair(root, size)?;
+    bind_console(root, &terminal)?;
+    Ok(terminal)
+}
+
+/// Opens a new terminal of the devpts that is mounted in the container.
+pub(crate) fn pair(root: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<Terminal, RootfsError> {
+    let master = open_master(root)?;
+    let failed = |doing| {
+        move |errno: rustix::io::Errno| RootfsError::Console {
+            doing,
+            source: errno.into(),
+        }
+    };
+    rustix::pty::unlockpt(&master).map_err(failed("unlocking it"))?;
+    let flags =
+        rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
+    // By descriptor, not by name: the names in /dev/pts are the image's to fake (CVE-2025-52565).
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).map_err(failed("opening its other end"))?;
+    if let Some((rows, columns)) = size.filter(|(rows, columns)| *rows > 0 || *columns > 0) {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&slave, size).map_err(failed("setting its size"))?;
+    }
+    Ok(Terminal { master, slave })
+}
+
+/// Opens `/dev/pts/ptmx` and makes sure it is the multiplexer of a devpts before it is used as one.
+fn open_master(root: BorrowedFd<'_>) -> Result<OwnedFd, RootfsError> {
+    let failed = |source| RootfsError::Console {
+        doing: "opening /dev/pts/ptmx",
+        source,
+    };
+    let path = Path::new("/dev/pts/ptmx");
+    let found = beneath::open(root, path, OFlags::PATH | OFlags::NOFOLLOW).map_err(failed)?;
+    let errno = |errno: rustix::io::Errno| failed(errno.into());
+    let stat = rustix::fs::fstat(&found).map_err(errno)?;
+    let is_ptmx = rustix::fs::fstatfs(&found).map_err(errno)?.f_type == DEVPTS_SUPER_MAGIC
+        && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_ino == PTMX_INODE
+        && stat.st_rdev == rustix::fs::makedev(5, 2);
+    if !is_ptmx {
+        return Err(RootfsError::FakePtmx);
+    }
+    use std::os::fd::AsRawFd;
+    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
+    rustix::fs::open(
+        name,
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(errno)
+}
+
+fn bind_console(root: BorrowedFd<'_>, terminal: &Terminal) -> Result<(), RootfsError> {
+    let failed = |source| RootfsError::Console {
+        doing: "binding it at /dev/console",
+        source,
+    };
+    let (parent, name) = beneath::ensure_parent(root, Path::new("/dev/console"), 0o755).map_err(failed)?;
+    let errno = |errno: rustix::io::Errno| failed(errno.into());
+    let flags = OFlags::CREATE
+        | OFlags::RDONLY
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
+    match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o600)) {
+        // A device of the image cannot be opened, perhaps; it can be covered.
+        Ok(_)
+        | Err(
+            rustix::io::Errno::NXIO
+            | rustix::io::Errno::IO
+            | rustix::io::Errno::ACCESS
+            | rustix::io::Errno::PERM,
+        ) => {}
+        Err(other) => return Err(errno(other)),
+    }
+    let target = rustix::fs::openat(
+        &parent,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let target = target.map_err(errno)?;
+    let clone = Detached::clone_of(terminal.slave.as_fd(), Path::new("")).map_err(failed)?;
+    clone.attach(target.as_fd()).map(drop).map_err(failed)
+}
+
+const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+/// `ptmx` is always the second inode of a devpts (fs/devpts/inode.c).
+const PTMX_INODE: u64 = 2;

@@ -1,0 +1,140 @@
+//! Loading config.json.
+//!
+//! The parser is strict and fast. Where it is stricter than runc (an unknown capability is a warning there) or spells a
+//! value wrongly (two scheduler flags), a second, slower pass corrects the document and parses it again; a good
+//! document never sees it.
+
+use oci_spec::runtime::{Capability, Spec};
+use serde_json::Value;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a specification cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// No such file, or it cannot be read.
+    #[error("reading {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not a specification.
+    #[error("parsing {path}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+}
+
+/// A specification, with what had to be left out of it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The specification.
+    pub spec: Spec,
+    /// Sentences for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Reads `config.json` in `bundle`.
+pub fn load(bundle: &Path) -> Result<Loaded, SpecError> {
+    let path = bundle.join("config.json");
+    match std::fs::read(&path) {
+        Ok(text) => parse(&text).map_err(|source| SpecError::Parse { path, source }),
+        Err(source) => Err(SpecError::Read { path, source }),
+    }
+}
+
+/// Parses a specification.
+pub fn parse(text: &[u8]) -> Result<Loaded, serde_json::Error> {
+    match serde_json::from_slice(text) {
+        Ok(spec) => Ok(Loaded {
+            spec,
+            warnings: Vec::new(),
+        }),
+        Err(strict) => parse_leniently(text, strict),
+    }
+}
+
+fn parse_leniently(text: &[u8], strict: serde_json::Error) -> Result<Loaded, serde_json::Error> {
+    let Ok(mut document) = serde_json::from_slice::<Value>(text) else {
+        return Err(strict);
+    };
+    let mut warnings = Vec::new();
+    if let Some(process) = document.get_mut("process") {
+        correct_process(process, &mut warnings);
+    }
+    match serde_json::from_value(document) {
+        Ok(spec) => Ok(Loaded { spec, warnings }),
+        // The first error knows line and column.
+        Err(_) => Err(strict),
+    }
+}
+
+/// Corrects a `process` object (also that of `exec --process`).
+pub(crate) fn correct_process(process: &mut Value, warnings: &mut Vec<String>) {
+    for set in ["bounding", "effective", "inheritable", "permitted", "ambient"] {
+        if let Some(Value::Array(names)) = process.pointer_mut(&format!("/capabilities/{set}")) {
+            names.retain(|name| known_capability(name, set, warnings));
+        }
+    }
+    if let Some(Value::Array(flags)) = process.pointer_mut("/scheduler/flags") {
+        for flag in flags {
+            match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn known_capability(name: &Value, set: &str, warnings: &mut Vec<String>) -> bool {
+    let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+    if !known && name.is_string() {
+        warnings.push(format!(
+            "ignoring unknown capability {name} in process.capabilities.{set}"
+        ));
+    }
+    // What is not even text stays, and fails the second parse too.
+    known || !name.is_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(process: &str) -> String {
+        format!(r#"{{"ociVersion":"1.0.2","process":{process}}}"#)
+    }
+
+    #[test]
+    fn unknown_capabilities_are_left_out_with_a_warning() {
+        let text = document(
+            r#"{"cwd":"/","user":{"uid":0,"gid":0},"capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"]}}"#,
+        );
+        let loaded = parse(text.as_bytes()).unwrap();
+        let process = loaded.spec.process().as_ref().unwrap();
+        assert_eq!(
+            process
+                .capabilities()
+                .as_ref()
+                .unwrap()
+                .bounding()
+                .as_ref()
+                .unwrap()
+                .len(),
+            1
+        );
+        assert!(loaded.warnings[0].contains("CAP_FUTURE"), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn errors_say_where() {
+        let error = parse(document(r#"{"cwd":7}"#).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("line 1"), "{error}");
+    }
+}

@@ -1,0 +1,157 @@
+//! What the command line keeps of a container. What can be observed (whether it lives, runs, is frozen) is not in it.
+
+use super::Status;
+use crate::cgroup::{Cgroup, FreezerState};
+use crate::create::Facts;
+use crate::hooks::Hooks;
+use coracle_linux::pidfd::{self, Pid};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// A container on disk (`state.json`).
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Format of this file.
+    pub version: u32,
+    /// Its name.
+    pub id: String,
+    /// Its bundle, absolute.
+    pub bundle: PathBuf,
+    /// Its root file system.
+    pub rootfs: PathBuf,
+    /// Of its specification.
+    pub oci_version: String,
+    /// Of its specification.
+    pub annotations: HashMap<String, String>,
+    /// Its first process.
+    pub pid: i32,
+    /// When that was started, in clock ticks since boot: with the id it names the process for good.
+    pub start_time: u64,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    /// Its hooks.
+    pub(crate) hooks: Hooks,
+    /// Its first process is the init of its own PID namespace: the end of that one ends all.
+    pub own_pid_namespace: bool,
+}
+
+/// A process that cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The kernel refused.
+    #[error("looking at process {pid}")]
+    Observe {
+        /// Its id.
+        pid: i32,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its cgroup cannot be read.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::CgroupError),
+}
+
+impl Record {
+    /// The format this version writes.
+    pub const VERSION: u32 = 1;
+
+    /// Its first process, unless that has ended.
+    pub fn process(&self) -> Result<Option<OwnedFd>, RecordError> {
+        let failed = |source| RecordError::Observe {
+            pid: self.pid,
+            source,
+        };
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return Ok(None);
+        };
+        let pidfd = match pidfd::open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        // Looked at after the descriptor was taken: it is this process that the descriptor means, then.
+        match observe(self.pid).map_err(failed)? {
+            Some(seen) if seen.start_time == self.start_time && !seen.ended => Ok(Some(pidfd)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Where it is in its life; `dir` is the directory of this record.
+    pub fn status(&self, dir: &Path) -> Result<Status, RecordError> {
+        if self.process()?.is_none() {
+            return Ok(Status::Stopped);
+        }
+        if dir.join(EXEC_FIFO).exists() {
+            return Ok(Status::Created);
+        }
+        let frozen = self.cgroup.freezer_state()? != FreezerState::Thawed;
+        Ok(if frozen { Status::Paused } else { Status::Running })
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            id: self.id.clone(),
+            bundle: self.bundle.clone(),
+            oci_version: self.oci_version.clone(),
+            annotations: self.annotations.clone(),
+            hooks: self.hooks.clone(),
+        }
+    }
+}
+
+/// When a process was started, in clock ticks since boot.
+pub(crate) fn start_time(pid: Pid) -> Result<u64, RecordError> {
+    let pid = pid.as_raw_nonzero().get();
+    let seen = observe(pid).map_err(|source| RecordError::Observe { pid, source })?;
+    Ok(seen.map_or(0, |seen| seen.start_time))
+}
+
+struct Observed {
+    start_time: u64,
+    ended: bool,
+}
+
+/// State and start time from `/proc/PID/stat` (proc(5)), whose second field may hold anything, brackets too.
+fn observe(pid: i32) -> io::Result<Option<Observed>> {
+    let text = match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let malformed = || io::Error::from(io::ErrorKind::InvalidData);
+    let after_name = text
+        .iter()
+        .rposition(|byte| *byte == b')')
+        .ok_or_else(malformed)?;
+    let rest = String::from_utf8_lossy(&text[after_name + 1..]);
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // The third field of the line is the first here, the start time its 22nd.
+    let ended = matches!(fields.first(), Some(&("Z" | "X" | "x")));
+    let start_time = fields
+        .get(19)
+        .and_then(|ticks| ticks.parse().ok())
+        .ok_or_else(malformed)?;
+    Ok(Some(Observed { start_time, ended }))
+}
+
+/// The gate's name in the directory of a record; it is there until the container is started.
+pub(crate) const EXEC_FIFO: &str = "exec.fifo";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start() {
+        let own = rustix::process::getpid();
+        let first = start_time(own).unwrap();
+        assert!(first > 0);
+        assert_eq!(first, start_time(own).unwrap());
+    }
+}

@@ -1,0 +1,218 @@
+//! The directory of all containers of one `--root`: one directory each, with the record, a copy of the specification,
+//! and the gate.
+
+use super::Record;
+use crate::plan::ContainerId;
+use rustix::fs::{CWD, FileType, Mode};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A directory of containers.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A record that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is one of this name already.
+    #[error("container with given ID already exists: {0}")]
+    Exists(ContainerId),
+    /// There is none of this name.
+    #[error("container does not exist: {0}")]
+    Missing(ContainerId),
+    /// The file system said no.
+    #[error("{doing} {path}")]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is not a record, or one of another version.
+    #[error("{path} is not a record of this version")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl Store {
+    /// The store in this directory, which need not exist.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The directory of a container.
+    #[must_use]
+    pub fn dir(&self, id: &ContainerId) -> PathBuf {
+        self.root.join(id)
+    }
+
+    /// The names of all containers, sorted.
+    pub fn list(&self) -> Result<Vec<ContainerId>, StoreError> {
+        let failed = |source| StoreError::File {
+            doing: "reading",
+            path: self.root.clone(),
+            source,
+        };
+        let entries = match std::fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.parse::<ContainerId>().ok()));
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Takes the name: makes the container's directory.
+    pub fn reserve(&self, id: &ContainerId) -> Result<Reservation, StoreError> {
+        let dir = self.dir(id);
+        let make = || rustix::fs::mkdir(&dir, Mode::from_raw_mode(0o711));
+        let made = make().or_else(|errno| match errno {
+            rustix::io::Errno::NOENT => {
+                std::fs::create_dir_all(&self.root).map_err(|_| errno)?;
+                rustix::fs::chmod(&self.root, Mode::from_raw_mode(0o711))?;
+                make()
+            }
+            _ => Err(errno),
+        });
+        match made {
+            Ok(()) => Ok(Reservation { dir, kept: false }),
+            Err(rustix::io::Errno::EXIST) => Err(StoreError::Exists(id.clone())),
+            Err(errno) => Err(StoreError::File {
+                doing: "making",
+                path: dir,
+                source: errno.into(),
+            }),
+        }
+    }
+
+    /// Reads a record.
+    pub fn load(&self, id: &ContainerId) -> Result<Record, StoreError> {
+        let path = self.dir(id).join(RECORD);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing(id.clone()));
+            }
+            Err(source) => {
+                return Err(StoreError::File {
+                    doing: "reading",
+                    path,
+                    source,
+                });
+            }
+        };
+        serde_json::from_slice(&text).map_err(|source| StoreError::Malformed { path, source })
+    }
+
+    /// Removes a container's directory; none is fine.
+    pub fn remove(&self, id: &ContainerId) -> Result<(), StoreError> {
+        remove(&self.dir(id))
+    }
+}
+
+/// A name taken, given back when this is dropped before [`keep`](Self::keep).
+#[derive(Debug)]
+pub struct Reservation {
+    dir: PathBuf,
+    kept: bool,
+}
+
+impl Reservation {
+    /// The container's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes the gate, which the container's user opens for writing.
+    pub fn make_fifo(&self) -> Result<PathBuf, StoreError> {
+        let path = self.dir.join(super::record::EXEC_FIFO);
+        let made = rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o622), 0)
+            // The mode once more: the umask took its share.
+            .and_then(|()| rustix::fs::chmod(&path, Mode::from_raw_mode(0o622)));
+        match made {
+            Ok(()) => Ok(path),
+            Err(errno) => Err(StoreError::File {
+                doing: "making",
+                path,
+                source: errno.into(),
+            }),
+        }
+    }
+
+    /// Writes the specification as it is now: the bundle's may change.
+    pub fn write_spec(&self, text: &[u8]) -> Result<(), StoreError> {
+        let path = self.dir.join("config.json");
+        std::fs::write(&path, text).map_err(|source| StoreError::File {
+            doing: "writing",
+            path,
+            source,
+        })
+    }
+
+    /// Writes the record, all or nothing.
+    pub fn write(&self, record: &Record) -> Result<(), StoreError> {
+        let path = self.dir.join(RECORD);
+        let text = serde_json::to_vec(record);
+        let text = text.map_err(|source| StoreError::Malformed {
+            path: path.clone(),
+            source,
+        })?;
+        write_file(&path, &text).map_err(|source| StoreError::File {
+            doing: "writing",
+            path,
+            source,
+        })
+    }
+
+    /// From now on the container exists: the directory stays.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = remove(&self.dir);
+        }
+    }
+}
+
+/// Writes a file that is either whole or not there: a new one, renamed. It is not synced; what it tells of dies with the
+/// boot.
+pub(crate) fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    let temporary = path.with_file_name(temporary);
+    std::fs::File::create(&temporary)?.write_all(text)?;
+    std::fs::rename(&temporary, path)
+}
+
+fn remove(dir: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::File {
+            doing: "removing",
+            path: dir.to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+const RECORD: &str = "state.json";
