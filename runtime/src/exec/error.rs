@@ -1,0 +1,59 @@
+//! What can go wrong with an additional process.
+
+use crate::cgroup::CgroupError;
+use crate::identity::IdentityError;
+use crate::plan::PlanError;
+use std::io;
+
+/// Why a process could not be started in a container.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// A field of the process.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A field of the process that is about its identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// `process.execCPUAffinity`.
+    #[error("process.execCPUAffinity.{field}: {list:?} is not a list of processors")]
+    Affinity {
+        /// `initial` or `final`.
+        field: &'static str,
+        /// As given.
+        list: String,
+    },
+    /// The socket to the child.
+    #[error("the channel to the process")]
+    Channel(#[source] io::Error),
+    /// The container's first process has ended.
+    #[error("the container is not running")]
+    NotRunning,
+    /// The container's namespaces cannot be looked at.
+    #[error("namespaces of process {pid}")]
+    Namespaces {
+        /// The container's first process.
+        pid: i32,
+        /// The cause.
+        source: io::Error,
+    },
+    /// clone3(2).
+    #[error("making the process")]
+    Clone(#[source] io::Error),
+    /// The caller could not hide or unhide itself, or not come home from the PID namespace.
+    #[error("{doing}")]
+    Caller {
+        /// The step.
+        doing: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The process says why it did not get as far as its payload.
+    #[error("{0}")]
+    Child(String),
+    /// It was asked for once more.
+    #[error("the process runs already")]
+    Finished,
+}
