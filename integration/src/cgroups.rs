@@ -23,12 +23,16 @@ pub fn directories(path: &str) -> Vec<PathBuf> {
 /// What the kernel says about the first that cannot be made.
 pub fn create(path: &str) -> io::Result<()> {
     for hierarchy in hierarchies() {
-        let directory = hierarchy.join(path.trim_start_matches('/'));
-        fs::create_dir_all(&directory)?;
-        // A v1 cpuset starts empty, and nothing can run in an empty one.
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            if let Ok(value) = fs::read_to_string(hierarchy.join(file)) {
-                fs::write(directory.join(file), value)?;
+        let mut directory = hierarchy;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let parent = directory.clone();
+            directory.push(name);
+            fs::create_dir_all(&directory)?;
+            // A v1 cpuset starts empty, and nothing can run in an empty one, nor in one below.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(value) = fs::read_to_string(parent.join(file)) {
+                    fs::write(directory.join(file), value)?;
+                }
             }
         }
     }

@@ -64,7 +64,7 @@ impl<'node> Crictl<'node> {
     /// When it fails or prints something else.
     #[must_use]
     pub fn json(&self, words: &[&str]) -> Value {
-        let said = self.run(&[words, &["-o", "json"]].concat());
+        let said = self.run(&[&words[..1], &["-o", "json"], &words[1..]].concat());
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("crictl {words:?}: {error}: {said}"))
     }
 }

@@ -21,10 +21,12 @@
 )]
 
 pub mod cgroups;
+pub mod containerd;
 pub mod cri;
 pub mod crictl;
 pub mod daemon;
 pub mod image;
+pub mod kubelet;
 pub mod leak;
 pub mod node;
 pub mod pods;

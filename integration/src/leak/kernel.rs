@@ -44,19 +44,16 @@ pub(super) fn network_namespaces(node: &Node) -> BTreeSet<String> {
     found
 }
 
-/// Every process, by pid and command line.
+/// Every process by its command line: a daemon that was restarted is the same fact. A dead one that nobody collects is told.
 pub(super) fn processes(node: &Node) -> BTreeSet<String> {
-    node.processes()
-        .into_iter()
-        .map(|process| {
-            format!(
-                "{} {} ({})",
-                process.pid,
-                process.command.join(" "),
-                process.state
-            )
-        })
-        .collect()
+    numbered(node.processes().into_iter().map(|process| {
+        let dead = if process.state == 'Z' {
+            " (dead, not collected)"
+        } else {
+            ""
+        };
+        format!("{}{dead}", process.command.join(" "))
+    }))
 }
 
 /// Every file and directory below the folders, by path. Logs grow by themselves and are no leak.
