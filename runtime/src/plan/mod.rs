@@ -11,6 +11,7 @@ mod sysctl;
 
 pub use error::PlanError;
 pub use id::{ContainerId, IdError};
+pub use mount_options::KNOWN as MOUNT_OPTIONS;
 
 pub(crate) use devices::{DeviceKind, DevicePlan};
 pub(crate) use mounts::{MountKind, MountPlan};
@@ -141,6 +142,14 @@ pub struct Plan {
     pub(crate) hooks: Hooks,
     pub(crate) stdio: Stdio,
     pub(crate) options: CreateOptions,
+}
+
+impl Plan {
+    /// The compiled system call filter, for those who run further processes in the container.
+    #[must_use]
+    pub fn seccomp(&self) -> Option<&Filter> {
+        self.seccomp.as_ref()
+    }
 }
 
 /// The root file system.

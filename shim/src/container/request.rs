@@ -1,0 +1,215 @@
+//! From a CreateContainerRequest to the runtime's plan, with what the pod shares filled in.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use coracle_linux::namespace::Namespaces;
+use coracle_runtime::seccomp::Filter;
+use coracle_runtime::{
+    ContainerId, CreateOptions, CreateRequest, DetachedMount, Plan, PlanError, RootSource, Stdio,
+};
+use coracle_shim_api::pod::{CreateContainerRequest, Overlay};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+
+use crate::pod::{PidMode, Pod, PodError, PodPlanError, absolute};
+
+/// What is wrong with a request, or could not be opened for it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error("id: {0}")]
+    Id(#[from] coracle_runtime::plan::IdError),
+    #[error("spec")]
+    Parse(#[from] serde_json::Error),
+    #[error("spec.{0} is missing")]
+    Missing(&'static str),
+    #[error("spec.{0}: belongs to StartPod, not to a container of a pod")]
+    OfPod(&'static str),
+    #[error("spec.linux.cgroupsPath: {path:?} is not below the pod's {pod:?}")]
+    Cgroup { path: PathBuf, pod: PathBuf },
+    #[error(transparent)]
+    Path(#[from] PodPlanError),
+    #[error("overlay.lower: is empty")]
+    NoLayer,
+    #[error("share_shm: the pod has no /dev/shm of its own")]
+    NoShm,
+    #[error("spec")]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Pod(#[from] PodError),
+    #[error("open the container's standard streams")]
+    Streams(#[source] io::Error),
+}
+
+impl RequestError {
+    /// Whether the request is not to blame.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, Self::Pod(_) | Self::Streams(_))
+    }
+}
+
+/// A planned container and this side of its streams.
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    pub(crate) ends: Ends,
+}
+
+/// This side of a container's streams.
+pub(crate) struct Ends {
+    /// Read ends of standard output and error; `None` with a terminal.
+    pub(crate) output: Option<(OwnedFd, OwnedFd)>,
+    /// The write end of standard input, held so that the container does not meet its end.
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) log_path: Option<PathBuf>,
+    pub(crate) seccomp: Option<Filter>,
+}
+
+/// Checks the request and opens what the container gets from the pod.
+pub(crate) fn plan(request: CreateContainerRequest, pod: &Pod) -> Result<Planned, RequestError> {
+    let mut spec = coracle_runtime::spec::parse(&request.spec)?.spec;
+    check_spec(&spec, pod)?;
+    share_namespaces(&mut spec, pod);
+    let terminal = spec
+        .process()
+        .as_ref()
+        .and_then(|process| process.terminal())
+        .unwrap_or_default();
+    let log_path = (!request.log_path.is_empty())
+        .then(|| absolute("log_path", request.log_path))
+        .transpose()?;
+    let bundle = absolute("bundle", request.bundle)?;
+    let root = root(request.overlay.into_option(), &spec, &bundle)?;
+    let (stdio, output, stdin) = streams(terminal, request.stdin)?;
+    let plan = coracle_runtime::plan(CreateRequest {
+        id: request.id.parse::<ContainerId>()?,
+        bundle,
+        spec,
+        root,
+        detached: shared_mounts(request.share_shm, pod)?,
+        stdio,
+        join: pod
+            .pid_namespace()?
+            .map(|namespace| (Namespaces::PID, namespace))
+            .into_iter()
+            .collect(),
+        options: CreateOptions::default(),
+    })?;
+    let seccomp = plan.seccomp().cloned();
+    Ok(Planned {
+        plan,
+        ends: Ends {
+            output,
+            stdin,
+            log_path,
+            seccomp,
+        },
+    })
+}
+
+fn check_spec(spec: &Spec, pod: &Pod) -> Result<(), RequestError> {
+    let linux = spec.linux().as_ref().ok_or(RequestError::Missing("linux"))?;
+    spec.process().as_ref().ok_or(RequestError::Missing("process"))?;
+    if spec.hostname().as_ref().is_some_and(|name| !name.is_empty()) {
+        return Err(RequestError::OfPod("hostname"));
+    }
+    if linux.sysctl().as_ref().is_some_and(|sysctls| !sysctls.is_empty()) {
+        return Err(RequestError::OfPod("linux.sysctl"));
+    }
+    let path = linux
+        .cgroups_path()
+        .as_ref()
+        .ok_or(RequestError::Missing("linux.cgroupsPath"))?;
+    let below = path.starts_with(pod.cgroup_path()) && path != pod.cgroup_path();
+    if below {
+        Ok(())
+    } else {
+        Err(RequestError::Cgroup {
+            path: path.clone(),
+            pod: pod.cgroup_path().into(),
+        })
+    }
+}
+
+/// Leaves to the container what the shim has not: the others it inherits, since it is the shim's child, or joins.
+fn share_namespaces(spec: &mut Spec, pod: &Pod) {
+    let Some(linux) = spec.linux_mut() else { return };
+    let namespaces = linux.namespaces_mut().get_or_insert_default();
+    namespaces.retain(|namespace| {
+        !matches!(
+            namespace.typ(),
+            LinuxNamespaceType::Network
+                | LinuxNamespaceType::Ipc
+                | LinuxNamespaceType::Uts
+                | LinuxNamespaceType::Pid
+        )
+    });
+    if pod.pid_mode() == PidMode::Container {
+        let mut own = LinuxNamespace::default();
+        own.set_typ(LinuxNamespaceType::Pid);
+        namespaces.push(own);
+    }
+}
+
+fn root(overlay: Option<Overlay>, spec: &Spec, bundle: &std::path::Path) -> Result<RootSource, RequestError> {
+    let Some(overlay) = overlay else {
+        let root = spec.root().as_ref().ok_or(RequestError::Missing("root"))?;
+        return Ok(RootSource::Path(bundle.join(root.path())));
+    };
+    if overlay.lower.is_empty() {
+        return Err(RequestError::NoLayer);
+    }
+    Ok(RootSource::Overlay {
+        store: absolute("overlay.store", overlay.store)?,
+        lower: overlay.lower.into_iter().map(PathBuf::from).collect(),
+        upper: absolute("overlay.upper", overlay.upper)?,
+        work: absolute("overlay.work", overlay.work)?,
+    })
+}
+
+fn shared_mounts(wanted: bool, pod: &Pod) -> Result<Vec<DetachedMount>, RequestError> {
+    if !wanted {
+        return Ok(Vec::new());
+    }
+    let mount = pod.clone_shm()?.ok_or(RequestError::NoShm)?;
+    Ok(vec![DetachedMount {
+        destination: "/dev/shm".into(),
+        mount,
+    }])
+}
+
+type Streams = (Stdio, Option<(OwnedFd, OwnedFd)>, Option<OwnedFd>);
+
+fn streams(terminal: bool, stdin: bool) -> Result<Streams, RequestError> {
+    if terminal {
+        return Ok((Stdio::Terminal, None, None));
+    }
+    let (stdin, held) = if stdin {
+        let (theirs, ours) = pipe()?;
+        (theirs, Some(ours))
+    } else {
+        (null()?, None)
+    };
+    let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
+    Ok((
+        Stdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        },
+        Some((out, err)),
+        held,
+    ))
+}
+
+/// A pipe: the end to read and the end to write.
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), RequestError> {
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| RequestError::Streams(errno.into()))
+}
+
+/// /dev/null.
+pub(crate) fn null() -> Result<OwnedFd, RequestError> {
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| RequestError::Streams(errno.into()))
+}

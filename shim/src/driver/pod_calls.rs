@@ -1,0 +1,207 @@
+//! Calls about the pod as a whole.
+
+use coracle_shim_api::pod::{Empty, StartPodRequest, StartPodResponse, StateResponse};
+
+use super::{Driver, Event, PodPhase, Refused, Reply, answer};
+use crate::pod::{Pod, PodError, PodPlan};
+
+impl PodPhase {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::New => "not started",
+            Self::Starting => "being started",
+            Self::Running(_) => "running",
+            Self::Failed => "one whose start failed",
+            Self::Stopping(_) | Self::Leaving => "being stopped",
+            Self::Stopped(_) => "stopped",
+        }
+    }
+}
+
+impl Driver {
+    pub(super) fn start_pod(&mut self, request: StartPodRequest, reply: Reply<StartPodResponse>) {
+        if !matches!(self.phase, PodPhase::New) {
+            return answer(reply, Err(Refused::PodState(self.phase.name())));
+        }
+        let plan = match PodPlan::new(request, &self.sandbox_id) {
+            Ok(plan) => plan,
+            Err(error) => return answer(reply, Err(error.into())),
+        };
+        self.phase = PodPhase::Starting;
+        let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
+        let making = self.reaper.making();
+        self.begin(async move {
+            let _span = trace.span("StartPod", &id);
+            let started = Pod::start(plan, &trace).await.map(Box::new);
+            drop(making);
+            Event::PodStarted(started, reply)
+        });
+    }
+
+    pub(super) fn pod_started(&mut self, result: Result<Box<Pod>, PodError>, reply: Reply<StartPodResponse>) {
+        match result {
+            Ok(mut pod) => {
+                pod.claim_init(&self.reaper);
+                let init_pid = pod.init_pid();
+                self.phase = PodPhase::Running(pod);
+                answer(
+                    reply,
+                    Ok(StartPodResponse {
+                        init_pid,
+                        ..Default::default()
+                    }),
+                );
+            }
+            Err(error) => {
+                self.phase = PodPhase::Failed;
+                answer(reply, Err(error.into()));
+            }
+        }
+    }
+
+    pub(super) fn state(&self) -> StateResponse {
+        let pod = match &self.phase {
+            PodPhase::Running(pod) => Some(pod),
+            _ => None,
+        };
+        StateResponse {
+            sandbox_id: self.sandbox_id.clone(),
+            started: pod.is_some(),
+            shim_pid: std::process::id(),
+            init_pid: pod.map_or(0, |pod| pod.init_pid()),
+            containers: self
+                .containers
+                .values()
+                .filter_map(|container| container.state())
+                .collect(),
+            ..Default::default()
+        }
+    }
+
+    /// The pod, if containers can be made in it.
+    pub(super) fn running_pod(&self) -> Result<&Pod, Refused> {
+        match &self.phase {
+            PodPhase::Running(pod) => Ok(pod),
+            other => Err(Refused::PodState(other.name())),
+        }
+    }
+
+    /// The pod, while anything can be in it.
+    pub(super) fn pod(&self) -> Option<&Pod> {
+        match &self.phase {
+            PodPhase::Running(pod) | PodPhase::Stopping(pod) => Some(pod),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stop_pod(&mut self, reply: Reply<Empty>) {
+        match std::mem::replace(&mut self.phase, PodPhase::Leaving) {
+            PodPhase::Running(pod) => {
+                self.stop_replies.push(reply);
+                self.phase = PodPhase::Stopping(pod);
+                self.end_all_containers();
+            }
+            phase @ (PodPhase::Stopping(_) | PodPhase::Leaving) => {
+                self.stop_replies.push(reply);
+                self.phase = phase;
+            }
+            phase @ PodPhase::Starting => {
+                answer(reply, Err(Refused::PodState(phase.name())));
+                self.phase = phase;
+            }
+            phase @ (PodPhase::New | PodPhase::Failed | PodPhase::Stopped(_)) => {
+                answer(reply, Ok(Empty::new()));
+                self.phase = phase;
+            }
+        }
+    }
+
+    pub(super) fn pod_stopped(&mut self, pod: Box<Pod>, result: Result<(), PodError>) {
+        self.phase = PodPhase::Stopped(pod);
+        answer_all(&mut self.stop_replies, result);
+    }
+
+    pub(super) fn shutdown(&mut self, reply: Reply<Empty>) {
+        match std::mem::replace(&mut self.phase, PodPhase::Leaving) {
+            PodPhase::Running(pod) => {
+                self.phase = PodPhase::Stopping(pod);
+                self.end_all_containers();
+            }
+            phase @ PodPhase::Starting => {
+                answer(reply, Err(Refused::PodState(phase.name())));
+                self.phase = phase;
+                return;
+            }
+            phase => self.phase = phase,
+        }
+        self.shutdown_replies.push(reply);
+    }
+
+    pub(super) fn pod_removed(&mut self, pod: Box<Pod>, result: Result<(), PodError>) {
+        match result {
+            Ok(()) => self.finish(),
+            Err(error) => {
+                self.phase = PodPhase::Stopped(pod);
+                answer_all(&mut self.shutdown_replies, Err(error));
+            }
+        }
+    }
+
+    /// Takes the next step of stopping or leaving, if it is time for it.
+    pub(super) fn advance(&mut self) {
+        let leaving = !self.shutdown_replies.is_empty();
+        match std::mem::replace(&mut self.phase, PodPhase::Leaving) {
+            PodPhase::Stopping(mut pod)
+                if self.containers.values().all(|container| container.has_stopped()) =>
+            {
+                let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
+                self.begin(async move {
+                    let _span = trace.span("StopPod.init", &id);
+                    let stopped = pod.stop().await;
+                    Event::PodStopped(pod, stopped)
+                });
+            }
+            PodPhase::Stopped(mut pod) if leaving && self.containers.is_empty() => {
+                let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
+                self.begin(async move {
+                    let _span = trace.span("Shutdown.remove", &id);
+                    let removed = pod.remove().await;
+                    Event::PodRemoved(pod, removed)
+                });
+            }
+            phase @ PodPhase::Stopped(_) if leaving => {
+                self.phase = phase;
+                self.remove_all_containers();
+            }
+            PodPhase::New | PodPhase::Failed if leaving => self.finish(),
+            phase => self.phase = phase,
+        }
+    }
+
+    /// A container that could not be removed keeps the shim from leaving; the caller may ask again.
+    pub(super) fn fail_shutdown(&mut self, refused: impl Fn() -> Refused) {
+        for reply in self.shutdown_replies.drain(..) {
+            answer(reply, Err(refused()));
+        }
+    }
+
+    fn finish(&mut self) {
+        answer_all::<PodError>(&mut self.stop_replies, Ok(()));
+        answer_all::<PodError>(&mut self.shutdown_replies, Ok(()));
+        self.finished = true;
+    }
+}
+
+/// The first to ask hears what failed, in full; the others that it did.
+fn answer_all<E: Into<Refused>>(replies: &mut Vec<Reply<Empty>>, result: Result<(), E>) {
+    let mut failure = result.err().map(Into::into);
+    let failed = failure.is_some();
+    for reply in replies.drain(..) {
+        let result = match (failed, failure.take()) {
+            (false, _) => Ok(Empty::new()),
+            (true, Some(first)) => Err(first),
+            (true, None) => Err(Refused::PodState("not what was asked for: another call failed")),
+        };
+        answer(reply, result);
+    }
+}

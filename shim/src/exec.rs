@@ -1,0 +1,172 @@
+//! One command in a container, for ExecSync: its output streams to the caller, then its exit.
+//!
+//! ```text
+//!   spawn --> joins the container, executes --> runs --ends--> output drained --> final message
+//!                                                '--timeout, or the caller is gone--> its processes are killed
+//! ```
+
+mod processes;
+mod stream;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use coracle_runtime::Stdio;
+use coracle_runtime::cgroup::Cgroup;
+use coracle_runtime::exec as runtime_exec;
+use coracle_shim_api::pod::{ExecOutput, ExecRequest};
+use oci_spec::runtime::Process;
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use ttrpc::r#async::ServerStreamSender;
+
+use crate::container::{ContainerError, Live, collect};
+use crate::driver::Refused;
+use crate::ready;
+use crate::reaper::{Making, Reaper};
+use crate::server::Connection;
+use crate::trace::Trace;
+use stream::{Kind, Source, stream};
+
+/// Why a command could not be run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExecError {
+    #[error("process")]
+    Parse(#[from] serde_json::Error),
+    #[error("run the command")]
+    Run(#[from] runtime_exec::ExecError),
+    #[error("open the command's standard streams")]
+    Streams(#[source] io::Error),
+    #[error("watch the command")]
+    Watch(#[source] io::Error),
+}
+
+/// A command that has been started.
+pub(crate) struct Command {
+    executing: runtime_exec::Executing,
+    output: Option<(OwnedFd, OwnedFd)>,
+    timeout_ms: u64,
+    cgroup: Cgroup,
+    reaper: Reaper,
+    /// Until the command's process exists and can be claimed.
+    making: Making,
+    trace: Trace,
+    container_id: String,
+}
+
+/// Starts a command; the caller of [`Command::run`] sees to it.
+pub(crate) fn spawn(
+    request: &ExecRequest,
+    live: &Live,
+    reaper: &Reaper,
+    trace: &Trace,
+) -> Result<Command, ExecError> {
+    let process: Process = serde_json::from_slice(&request.process)?;
+    let terminal = process.terminal().unwrap_or_default();
+    let (stdio, output) = streams(terminal)?;
+    let making = reaper.making();
+    let executing = {
+        let _span = trace.span("Exec.clone", &request.container_id);
+        runtime_exec::spawn(runtime_exec::plan(in_container(live, process, stdio)?)?)?
+    };
+    Ok(Command {
+        executing,
+        output,
+        timeout_ms: request.timeout_ms,
+        cgroup: live.container.cgroup.clone(),
+        reaper: reaper.clone(),
+        making,
+        trace: trace.clone(),
+        container_id: request.container_id.clone(),
+    })
+}
+
+fn in_container(live: &Live, process: Process, stdio: Stdio) -> Result<runtime_exec::ExecRequest, ExecError> {
+    let container = &live.container;
+    Ok(runtime_exec::ExecRequest {
+        id: container.id.to_string(),
+        pid: container.pid,
+        pidfd: container.pidfd.try_clone().map_err(ExecError::Watch)?,
+        cgroup: container.cgroup.clone(),
+        process,
+        seccomp: live.seccomp.clone(),
+        stdio,
+        preserve_fds: 0,
+        no_new_keyring: false,
+    })
+}
+
+impl Command {
+    /// Sees the command to its end, or ends it.
+    pub(crate) async fn run(
+        self,
+        caller: Connection,
+        output: ServerStreamSender<ExecOutput>,
+    ) -> Result<(), Refused> {
+        let _span = self.trace.span("Exec", &self.container_id);
+        let process = tokio::select! {
+            process = ready::finish(self.executing) => process.map_err(ExecError::from).map_err(failed)?,
+            // Dropping what is being made undoes it.
+            () = caller.closed() => return Ok(()),
+        };
+        let _claim = self.reaper.claim(process.pid);
+        drop(self.making);
+        let sources = match (process.console, self.output) {
+            (Some(master), _) => vec![Source::new(master, Kind::Stdout)],
+            (None, Some((out, err))) => vec![Source::new(out, Kind::Stdout), Source::new(err, Kind::Stderr)],
+            (None, None) => Vec::new(),
+        };
+        let sources = sources
+            .into_iter()
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(ExecError::Watch);
+        let ended = collect(process.pidfd);
+        tokio::pin!(ended);
+        let outcome = match sources {
+            Err(error) => Err(failed(error)),
+            Ok(sources) => tokio::select! {
+                // An error of the stream is the caller's end.
+                _sent = stream(&mut ended, sources, &output) => return Ok(()),
+                () = limit(self.timeout_ms) => Err(Refused::Timeout(self.timeout_ms)),
+                () = caller.closed() => Ok(()),
+            },
+        };
+        processes::kill(process.pid, &self.cgroup).await;
+        ended.await;
+        outcome
+    }
+}
+
+/// Returns when the time is up; never without a limit.
+async fn limit(timeout_ms: u64) {
+    match timeout_ms {
+        0 => std::future::pending().await,
+        limit => tokio::time::sleep(Duration::from_millis(limit)).await,
+    }
+}
+
+fn failed(error: ExecError) -> Refused {
+    ContainerError::Exec(error).into()
+}
+
+type Ends = Option<(OwnedFd, OwnedFd)>;
+
+fn streams(terminal: bool) -> Result<(Stdio, Ends), ExecError> {
+    if terminal {
+        return Ok((Stdio::Terminal, None));
+    }
+    let failed = |errno: rustix::io::Errno| ExecError::Streams(errno.into());
+    let stdin =
+        rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    let (out, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+    let (err, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+    Ok((
+        Stdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        },
+        Some((out, err)),
+    ))
+}

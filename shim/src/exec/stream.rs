@@ -1,0 +1,128 @@
+//! A command's output on its way to the caller.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use coracle_linux::process::Exit;
+use coracle_shim_api::pod::ExecOutput;
+use tokio::io::unix::AsyncFd;
+use ttrpc::r#async::ServerStreamSender;
+
+use crate::ready;
+
+/// Which of the command's streams.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Stdout,
+    Stderr,
+}
+
+/// One stream of a command.
+pub(super) struct Source {
+    fd: AsyncFd<OwnedFd>,
+    kind: Kind,
+    /// Bytes the caller may still get.
+    left: usize,
+}
+
+impl Source {
+    pub(super) fn new(fd: OwnedFd, kind: Kind) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(fd.as_fd(), true)?;
+        Ok(Self {
+            fd: ready::watch(fd)?,
+            kind,
+            left: MAX_OUTPUT,
+        })
+    }
+
+    /// Sends until the stream ends; an error means that the caller is gone.
+    async fn send(&mut self, output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let Ok(mut ready) = self.fd.readable().await else {
+                return Ok(());
+            };
+            let read = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut buffer)?));
+            match read {
+                Ok(Ok(0)) => return Ok(()),
+                Ok(Ok(count)) => {
+                    // What is too much is read and dropped, so that the command is not blocked.
+                    let count = count.min(self.left);
+                    self.left -= count;
+                    if count > 0 {
+                        output.send(&self.chunk(&buffer[..count])).await?;
+                    }
+                }
+                // A terminal whose other side is closed says EIO.
+                Ok(Err(_)) => return Ok(()),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn chunk(&self, bytes: &[u8]) -> ExecOutput {
+        match self.kind {
+            Kind::Stdout => ExecOutput {
+                stdout: bytes.into(),
+                ..Default::default()
+            },
+            Kind::Stderr => ExecOutput {
+                stderr: bytes.into(),
+                ..Default::default()
+            },
+        }
+    }
+}
+
+/// Sends all output, and when the command has ended its exit. Returns what is wrong with the caller.
+pub(super) async fn stream(
+    ended: impl Future<Output = Exit>,
+    sources: Vec<Source>,
+    output: &ServerStreamSender<ExecOutput>,
+) -> Result<(), ttrpc::Error> {
+    let sent = send_all(sources, output);
+    tokio::pin!(sent, ended);
+    let mut all_sent = false;
+    let exit = loop {
+        tokio::select! {
+            exit = &mut ended => break exit,
+            result = &mut sent, if !all_sent => {
+                result?;
+                all_sent = true;
+            }
+        }
+    };
+    if !all_sent {
+        // A process that the command has left behind may hold the streams open for ever.
+        if let Ok(result) = tokio::time::timeout(DRAIN, sent).await {
+            result?;
+        }
+    }
+    let exit_code = i32::from(exit.shell_code());
+    output
+        .send(&ExecOutput {
+            exited: true,
+            exit_code,
+            ..Default::default()
+        })
+        .await
+}
+
+async fn send_all(sources: Vec<Source>, output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
+    let mut sources = sources.into_iter();
+    match (sources.next(), sources.next()) {
+        (Some(mut first), Some(mut second)) => {
+            tokio::try_join!(first.send(output), second.send(output)).map(|((), ())| ())
+        }
+        (Some(mut only), None) => only.send(output).await,
+        (None, _) => Ok(()),
+    }
+}
+
+/// Bytes of each stream that a caller gets, as the kubelet's other runtimes have it.
+const MAX_OUTPUT: usize = 16 << 20;
+/// Bytes read at once.
+const CHUNK: usize = 16 * 1024;
+/// How long output is waited for after the command's end.
+const DRAIN: Duration = Duration::from_secs(1);

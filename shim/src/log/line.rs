@@ -1,0 +1,270 @@
+//! The CRI log format: `TIME STREAM TAG CONTENT\n`, TIME as RFC3339 with nanoseconds, STREAM `stdout` or `stderr`, TAG `F`
+//! for the end of a line and `P` for a part of one (KEP "CRI log format"; as containerd writes it).
+
+use std::io::Write;
+use std::time::SystemTime;
+
+/// Longest content of one entry in bytes; longer lines become several entries. containerd's default.
+pub(super) const MAX_CONTENT: usize = 16 * 1024;
+
+#[derive(Clone, Copy)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Entries that are written together.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// Where each entry ends.
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    pub(super) fn clear(&mut self) {
+        // A burst must not cost memory for ever.
+        if self.bytes.capacity() > KEEP {
+            self.bytes = Vec::new();
+            self.ends = Vec::new();
+        }
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn lines(&self) -> u64 {
+        self.ends.len() as u64
+    }
+
+    /// How many entries, and how many bytes of them, lie wholly within the first `written` bytes.
+    pub(super) fn whole(&self, written: usize) -> (u64, usize) {
+        let count = self.ends.partition_point(|end| *end <= written);
+        let bytes = count.checked_sub(1).map_or(0, |last| self.ends[last]);
+        (count as u64, bytes)
+    }
+
+    fn entry(&mut self, prefix: &Prefix, tag: u8, parts: [&[u8]; 2]) {
+        self.bytes.extend_from_slice(&prefix.bytes[..prefix.length]);
+        self.bytes.extend_from_slice(&[tag, b' ']);
+        self.bytes.extend_from_slice(parts[0]);
+        self.bytes.extend_from_slice(parts[1]);
+        self.bytes.push(b'\n');
+        self.ends.push(self.bytes.len());
+    }
+}
+
+/// Cuts one stream into entries, keeping an unfinished line (at most [`MAX_CONTENT`]) until it is finished or too long.
+pub(super) struct Lines {
+    stream: Stream,
+    /// A terminal ends lines with CR LF (termios(3), ONLCR); the CR is not content.
+    terminal: bool,
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn new(stream: Stream, terminal: bool) -> Self {
+        Self {
+            stream,
+            terminal,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Adds what was read at `now`.
+    pub(super) fn push(&mut self, mut input: &[u8], now: SystemTime, batch: &mut Batch) {
+        let prefix = Prefix::new(now, self.stream);
+        while let Some(newline) = input.iter().position(|byte| *byte == b'\n') {
+            let line = self.cut(&input[..newline], &prefix, batch);
+            self.full(line, &prefix, batch);
+            input = &input[newline + 1..];
+        }
+        let rest = self.cut(input, &prefix, batch);
+        self.pending.extend_from_slice(rest);
+    }
+
+    /// The stream has ended: an unfinished line is written as a part, since no newline belongs to it.
+    pub(super) fn finish(&mut self, now: SystemTime, batch: &mut Batch) {
+        if !self.pending.is_empty() {
+            batch.entry(&Prefix::new(now, self.stream), b'P', [&self.pending, &[]]);
+            self.pending = Vec::new();
+        }
+    }
+
+    /// Writes parts until what is pending and `input` fit into one entry; returns what is left of `input`.
+    fn cut<'a>(&mut self, mut input: &'a [u8], prefix: &Prefix, batch: &mut Batch) -> &'a [u8] {
+        while self.pending.len() + input.len() > MAX_CONTENT {
+            let (now, later) = input.split_at(MAX_CONTENT - self.pending.len());
+            batch.entry(prefix, b'P', [&self.pending, now]);
+            self.pending.clear();
+            input = later;
+        }
+        input
+    }
+
+    fn full(&mut self, mut line: &[u8], prefix: &Prefix, batch: &mut Batch) {
+        if self.terminal {
+            if let Some(bare) = line.strip_suffix(b"\r") {
+                line = bare;
+            } else if line.is_empty() && self.pending.last() == Some(&b'\r') {
+                self.pending.pop();
+            }
+        }
+        batch.entry(prefix, b'F', [&self.pending, line]);
+        self.pending.clear();
+        self.pending.shrink_to(KEEP_PENDING);
+    }
+}
+
+/// Time and stream of the entries of one read.
+struct Prefix {
+    bytes: [u8; 40],
+    length: usize,
+}
+
+impl Prefix {
+    fn new(now: SystemTime, stream: Stream) -> Self {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+        let (year, month, day) = date(days);
+        let stream = match stream {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        };
+        let mut bytes = [0; 40];
+        let mut cursor = &mut bytes[..];
+        // 38 bytes while the year has four digits; a year that has more is cut, not an error.
+        let _ = write!(
+            cursor,
+            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z {stream} ",
+            second / 3600,
+            second / 60 % 60,
+            second % 60,
+            since.subsec_nanos(),
+        );
+        let length = 40 - cursor.len();
+        Self { bytes, length }
+    }
+}
+
+/// Year, month and day of the proleptic Gregorian calendar, from days since 1970-01-01. Eras of 400 years that begin on
+/// the first of March make the leap day the last of a year.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let march_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
+/// Bytes of batch buffer that are kept between reads.
+const KEEP: usize = 32 * 1024;
+/// Bytes of unfinished line whose buffer is kept.
+const KEEP_PENDING: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const AT: Duration = Duration::new(1_582_934_400 + 3_661, 7);
+
+    fn feed(terminal: bool, pieces: &[&[u8]]) -> Vec<(char, Vec<u8>)> {
+        let mut lines = Lines::new(Stream::Stdout, terminal);
+        let mut batch = Batch::default();
+        let now = SystemTime::UNIX_EPOCH + AT;
+        for piece in pieces {
+            lines.push(piece, now, &mut batch);
+        }
+        lines.finish(now, &mut batch);
+        let mut start = 0;
+        let entries = batch.ends.iter().map(|end| {
+            let entry = &batch.bytes[start..*end];
+            start = *end;
+            let rest = entry
+                .strip_prefix(b"2020-02-29T01:01:01.000000007Z stdout ")
+                .unwrap();
+            assert_eq!((rest[1], rest[rest.len() - 1]), (b' ', b'\n'));
+            (char::from(rest[0]), rest[2..rest.len() - 1].to_vec())
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn a_line_may_come_in_pieces_and_be_empty() {
+        assert_eq!(
+            feed(false, &[b"he", b"llo\n\nwor", b"ld\n"]),
+            [
+                ('F', b"hello".to_vec()),
+                ('F', b"".to_vec()),
+                ('F', b"world".to_vec())
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unfinished_last_line_is_a_part() {
+        assert_eq!(
+            feed(false, &[b"a\nb"]),
+            [('F', b"a".to_vec()), ('P', b"b".to_vec())]
+        );
+    }
+
+    #[test]
+    fn a_line_of_exactly_the_limit_is_one_entry() {
+        let mut line = vec![b'x'; MAX_CONTENT];
+        line.push(b'\n');
+        assert_eq!(feed(false, &[&line]), [('F', line[..MAX_CONTENT].to_vec())]);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_at_the_limit_wherever_reads_end() {
+        let mut line: Vec<u8> = (0..3 * MAX_CONTENT + 5)
+            .map(|i| b'a' + u8::try_from(i % 23).unwrap())
+            .collect();
+        line.push(b'\n');
+        let (first, second) = line.split_at(MAX_CONTENT - 3);
+        let entries = feed(false, &[first, second]);
+        let tags: String = entries.iter().map(|entry| entry.0).collect();
+        assert_eq!(tags, "PPPF");
+        assert_eq!(entries.iter().map(|entry| entry.1.len()).max(), Some(MAX_CONTENT));
+        let whole: Vec<u8> = entries.into_iter().flat_map(|entry| entry.1).collect();
+        assert_eq!(whole, line[..line.len() - 1]);
+    }
+
+    #[test]
+    fn carriage_returns_are_content_except_at_a_terminals_line_end() {
+        assert_eq!(feed(false, &[b"a\r\n"]), [('F', b"a\r".to_vec())]);
+        assert_eq!(feed(true, &[b"a\rb\r", b"\n"]), [('F', b"a\rb".to_vec())]);
+    }
+
+    #[test]
+    fn whole_entries_of_a_torn_write_are_told_apart() {
+        let mut lines = Lines::new(Stream::Stderr, false);
+        let mut batch = Batch::default();
+        lines.push(b"one\ntwo\n", SystemTime::now(), &mut batch);
+        let first = batch.ends[0];
+        assert_eq!(batch.whole(first - 1), (0, 0));
+        assert_eq!(batch.whole(first + 3), (1, first));
+        assert_eq!(batch.whole(batch.bytes.len()), (2, batch.bytes.len()));
+    }
+
+    #[test]
+    fn dates_are_right_around_leap_days_and_centuries() {
+        assert_eq!(date(0), (1970, 1, 1));
+        assert_eq!(date(11_016), (2000, 2, 29));
+        assert_eq!(date(20_778), (2026, 11, 21));
+        assert_eq!(date(47_541), (2100, 3, 1));
+    }
+}
