@@ -1,0 +1,296 @@
+//! Credentials of a pull, and the challenges they answer: Basic (RFC 7617) and the distribution project's token flow (Bearer).
+
+use hyper::header::HeaderValue;
+use serde::Deserialize;
+
+/// Credentials as CRI's AuthConfig has them; an empty field is unset.
+#[derive(Clone, Default)]
+pub struct Auth {
+    /// User name, with `password`.
+    pub username: String,
+    /// Password.
+    pub password: String,
+    /// `base64(username:password)`, instead of the two.
+    pub auth: String,
+    /// Only send them to this registry (host, or a URL as docker's configuration has).
+    pub server_address: String,
+    /// An OAuth2 refresh token for the registry's token service.
+    pub identity_token: String,
+    /// A token to send to the registry as it is.
+    pub registry_token: String,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth")
+            .field("server_address", &self.server_address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// `auth` is not base64.
+    #[error("auth is not base64(username:password)")]
+    Auth,
+    /// A token has characters that no header can carry.
+    #[error("{0} has characters that are not allowed")]
+    Characters(&'static str),
+}
+
+/// Checked credentials.
+#[derive(Clone)]
+pub(super) enum Credentials {
+    /// The value of a Basic Authorization header.
+    Basic(HeaderValue),
+    Identity(String),
+    Registry(HeaderValue),
+}
+
+impl Credentials {
+    /// Checks `auth`; `None` when it is empty or meant for another registry than `domain` (asked at `authority`).
+    pub(super) fn plan(auth: &Auth, domain: &str, authority: &str) -> Result<Option<Self>, AuthError> {
+        if !meant_for(&auth.server_address, domain, authority) {
+            return Ok(None);
+        }
+        let header = |text: String, field| {
+            let mut value = HeaderValue::from_str(&text).map_err(|_| AuthError::Characters(field))?;
+            value.set_sensitive(true);
+            Ok(value)
+        };
+        if !auth.registry_token.is_empty() {
+            return Ok(Some(Self::Registry(header(
+                format!("Bearer {}", auth.registry_token),
+                "registry_token",
+            )?)));
+        }
+        if !auth.identity_token.is_empty() {
+            return Ok(Some(Self::Identity(auth.identity_token.clone())));
+        }
+        if !auth.username.is_empty() || !auth.password.is_empty() {
+            let pair = base64(format!("{}:{}", auth.username, auth.password).as_bytes());
+            return Ok(Some(Self::Basic(header(format!("Basic {pair}"), "username")?)));
+        }
+        if auth.auth.is_empty() {
+            return Ok(None);
+        }
+        let text = auth.auth.trim();
+        let alphabet = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
+        if !text.bytes().all(alphabet) {
+            return Err(AuthError::Auth);
+        }
+        Ok(Some(Self::Basic(header(format!("Basic {text}"), "auth")?)))
+    }
+}
+
+fn meant_for(server_address: &str, domain: &str, authority: &str) -> bool {
+    let rest = server_address
+        .split_once("://")
+        .map_or(server_address, |(_, rest)| rest);
+    let host = match rest.split('/').next().unwrap_or_default() {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        host => host,
+    };
+    host.is_empty() || host == domain || host == authority
+}
+
+/// A parsed `WWW-Authenticate` header.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    Basic,
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
+}
+
+impl Challenge {
+    /// Reads one header value; `None` for schemes that are not known here.
+    pub(super) fn parse(value: &str) -> Option<Self> {
+        let (scheme, parameters) = value.split_once(' ').unwrap_or((value, ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let mut found = Self::Bearer {
+            realm: String::new(),
+            service: None,
+            scope: None,
+        };
+        let Self::Bearer {
+            realm,
+            service,
+            scope,
+        } = &mut found
+        else {
+            return None;
+        };
+        for (key, value) in parse_parameters(parameters) {
+            match key.to_ascii_lowercase().as_str() {
+                "realm" => *realm = value,
+                "service" => *service = Some(value),
+                "scope" => *scope = Some(value),
+                _ => {}
+            }
+        }
+        Some(found)
+    }
+}
+
+/// `key="value", key=value, ...`; quoted values may hold commas and backslash escapes.
+fn parse_parameters(text: &str) -> Vec<(String, String)> {
+    let mut parameters = Vec::new();
+    let mut rest = text;
+    while let Some((key, after)) = rest.split_once('=') {
+        let key = key.trim_matches([' ', ',', '\t']).to_owned();
+        let mut value = String::new();
+        let mut end = after.len();
+        if let Some(quoted) = after.strip_prefix('"') {
+            let mut characters = quoted.char_indices();
+            while let Some((at, character)) = characters.next() {
+                match character {
+                    '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+                    '"' => {
+                        end = at + 2;
+                        break;
+                    }
+                    other => value.push(other),
+                }
+            }
+        } else {
+            end = after.find(',').unwrap_or(after.len());
+            value = after.get(..end).unwrap_or_default().trim().to_owned();
+        }
+        parameters.push((key, value));
+        rest = after.get(end..).unwrap_or_default();
+    }
+    parameters
+}
+
+/// What a token service answers.
+#[derive(Deserialize)]
+pub(super) struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Token {
+    /// The Authorization header for it.
+    pub(super) fn header(self) -> Option<HeaderValue> {
+        let token = self
+            .token
+            .or(self.access_token)
+            .filter(|token| !token.is_empty())?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+/// Percent-encodes a query or form value.
+pub(super) fn percent_encode(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => drop(write!(encoded, "%{byte:02X}")),
+        }
+        encoded
+    })
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let group =
+            chunk.iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for position in 0..4 {
+            let index = (group >> (18 - 6 * position) & 63) as usize;
+            let digit = ALPHABET.get(index).copied().unwrap_or(b'=');
+            text.push(if position <= chunk.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_rfc_4648() {
+        for (plain, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+        assert_eq!(
+            percent_encode("repository:a/b:pull x"),
+            "repository%3Aa%2Fb%3Apull%20x"
+        );
+    }
+
+    #[test]
+    fn challenges_are_parsed() {
+        let bearer = r#"Bearer realm="https://auth.io/token?a=b,c",service="reg io", scope="repository:a/b:pull,push",error=x"#;
+        assert_eq!(
+            Challenge::parse(bearer).unwrap(),
+            Challenge::Bearer {
+                realm: "https://auth.io/token?a=b,c".to_owned(),
+                service: Some("reg io".to_owned()),
+                scope: Some("repository:a/b:pull,push".to_owned()),
+            }
+        );
+        assert_eq!(Challenge::parse("basic realm=x"), Some(Challenge::Basic));
+        assert_eq!(Challenge::parse("Negotiate"), None);
+        for odd in ["Bearer", "Bearer realm=\"", "Bearer =,=\"\\", "Bearer realm"] {
+            let _ = Challenge::parse(odd);
+        }
+    }
+
+    #[test]
+    fn credentials_only_go_to_their_registry() {
+        let plan = |server: &str, domain: &str| {
+            let auth = Auth {
+                username: "u".to_owned(),
+                password: "p".to_owned(),
+                server_address: server.to_owned(),
+                ..Auth::default()
+            };
+            Credentials::plan(&auth, domain, domain).unwrap().is_some()
+        };
+        assert!(plan("", "a.io") && plan("a.io", "a.io") && plan("https://a.io/v2/", "a.io"));
+        assert!(plan("https://index.docker.io/v1/", "docker.io"));
+        assert!(!plan("b.io", "a.io"));
+        let auth = Auth {
+            auth: "no base64!".to_owned(),
+            ..Auth::default()
+        };
+        assert!(Credentials::plan(&auth, "a.io", "a.io").is_err());
+        assert!(
+            !format!(
+                "{:?}",
+                Auth {
+                    password: "secret".to_owned(),
+                    ..auth
+                }
+            )
+            .contains("secret")
+        );
+    }
+}

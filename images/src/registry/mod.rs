@@ -1,0 +1,228 @@
+//! The client side of the OCI distribution API (distribution-spec, "Pull").
+//!
+//! hosts.toml decides whom to ask (`hosts`), each of them is a `client`, and `fetch` gets manifests and blobs from the first that
+//! has them.
+
+mod auth;
+mod client;
+mod connect;
+mod fetch;
+mod hosts;
+mod tls;
+
+pub use auth::{Auth, AuthError};
+pub(crate) use fetch::Repository;
+pub use hosts::HostsError;
+use hyper::StatusCode;
+pub use tls::TlsError;
+
+use crate::Kind;
+use crate::digest::Digest;
+
+/// Why a registry cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The host configuration is wrong.
+    #[error("registry configuration {0}")]
+    Hosts(#[from] HostsError),
+    /// The credentials cannot be used.
+    #[error("credentials: {0}")]
+    Auth(#[from] AuthError),
+    /// TLS cannot be set up.
+    #[error("registry configuration {0}")]
+    Tls(#[from] TlsError),
+    /// No host may be asked.
+    #[error("no host for {name} has the capability that is needed (see hosts.toml)")]
+    NoHost {
+        /// The repository.
+        name: String,
+    },
+    /// Every host failed.
+    #[error("{}", each(.0))]
+    All(Vec<(String, RegistryError)>),
+    /// A URL cannot be built.
+    #[error("{url:?} is not a URL")]
+    BadUrl {
+        /// The text.
+        url: String,
+    },
+    /// The request could not be sent or answered.
+    #[error("GET {url}: {}", chain(.source))]
+    Request {
+        /// Where.
+        url: String,
+        /// Why.
+        source: hyper_util::client::legacy::Error,
+    },
+    /// The body broke off.
+    #[error("GET {url}: {}", chain(.source))]
+    Body {
+        /// Where.
+        url: String,
+        /// Why.
+        source: hyper::Error,
+    },
+    /// Nothing came.
+    #[error("GET {url}: nothing received for {seconds} s")]
+    Timeout {
+        /// Where.
+        url: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The registry refused.
+    #[error("GET {url}: {status} {words}")]
+    Status {
+        /// Where.
+        url: String,
+        /// HTTP status.
+        status: StatusCode,
+        /// What the registry said.
+        words: String,
+    },
+    /// Redirected in a circle.
+    #[error("GET {url}: too many redirects")]
+    Redirects {
+        /// Where it began.
+        url: String,
+    },
+    /// Redirected to something that is no URL or not as safe.
+    #[error("GET {url}: redirect to {location:?} is not followed")]
+    BadRedirect {
+        /// Where.
+        url: String,
+        /// To what.
+        location: String,
+    },
+    /// The token service's address is not usable.
+    #[error("{host} names {realm:?} as its token service, which is not used")]
+    BadRealm {
+        /// The registry.
+        host: String,
+        /// The address.
+        realm: String,
+    },
+    /// The token service's answer has no token.
+    #[error("token service {realm}: no token in its answer")]
+    BadToken {
+        /// Its address.
+        realm: String,
+    },
+    /// A document is too large.
+    #[error("GET {url}: more than {limit} bytes")]
+    TooLarge {
+        /// Where.
+        url: String,
+        /// Limit in bytes.
+        limit: u64,
+    },
+    /// A blob is too large.
+    #[error("blob {digest} has {size} bytes, at most {limit} are allowed")]
+    BlobTooLarge {
+        /// Which.
+        digest: Digest,
+        /// From its descriptor.
+        size: u64,
+        /// Limit in bytes.
+        limit: u64,
+    },
+    /// The content is not what its name says.
+    #[error("{host} sent content with digest {found} for {expected}")]
+    Digest {
+        /// Who sent it.
+        host: String,
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// The content is longer or shorter than its descriptor says.
+    #[error("{host} sent {found} bytes for {digest}, the manifest says {expected}")]
+    Size {
+        /// Who sent it.
+        host: String,
+        /// Which blob.
+        digest: Digest,
+        /// Bytes sent or announced.
+        found: u64,
+        /// Bytes expected.
+        expected: u64,
+    },
+    /// The connection ended early.
+    #[error("{host} closed the connection after {received} of {size} bytes of {digest}")]
+    Short {
+        /// Who.
+        host: String,
+        /// Which blob.
+        digest: Digest,
+        /// Bytes so far.
+        received: u64,
+        /// Bytes expected.
+        size: u64,
+    },
+    /// The receiver stopped; its error is the one to report.
+    #[error("the receiver stopped")]
+    Unwanted,
+}
+
+impl RegistryError {
+    /// Asking the same host again may help.
+    fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Request { .. } | Self::Body { .. } | Self::Timeout { .. } | Self::Short { .. }
+        )
+    }
+
+    /// The host cannot be reached.
+    fn is_connect(&self) -> bool {
+        matches!(self, Self::Request { source, .. } if source.is_connect())
+    }
+
+    /// Names the host in an error of a body.
+    fn at(mut self, host: &str) -> Self {
+        if let Self::Body { url, .. } | Self::Timeout { url, .. } | Self::TooLarge { url, .. } = &mut self {
+            host.clone_into(url);
+        }
+        self
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Hosts(_)
+            | Self::Auth(_)
+            | Self::Tls(_)
+            | Self::NoHost { .. }
+            | Self::BlobTooLarge { .. } => Kind::InvalidArgument,
+            Self::Status { status, .. } => match status.as_u16() {
+                401 | 403 => Kind::Unauthorized,
+                404 => Kind::NotFound,
+                429 | 500.. => Kind::Unavailable,
+                _ => Kind::Unavailable,
+            },
+            Self::Digest { .. } | Self::Size { .. } | Self::TooLarge { .. } => Kind::Corrupt,
+            // What the registry itself said counts most; it is asked last.
+            Self::All(all) => all.last().map_or(Kind::Unavailable, |(_, error)| error.kind()),
+            _ => Kind::Unavailable,
+        }
+    }
+}
+
+fn each(all: &[(String, RegistryError)]) -> String {
+    all.iter()
+        .map(|(host, error)| format!("{host}: {error}"))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// hyper's errors keep the cause one level down.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
