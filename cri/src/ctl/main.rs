@@ -1,3 +1,110 @@
-//! Program entry.
+//! `coraclectl`: the person's command. It speaks CRI to coracled, and nothing else: no store is opened, no container
+//! touched from here.
+//!
+//! ```text
+//! coraclectl play pod.yaml
+//!    | manifest: strict reading        | plan: CRI requests
+//!    | play: volumes, order, restarts, logs, clean end
+//!    +---- CRI on a unix socket ----> coracled
+//! ```
 
-fn main() {}
+mod daemon;
+mod down;
+mod exec;
+mod image;
+mod logs;
+mod manifest;
+mod plan;
+mod play;
+mod pods;
+mod ps;
+mod table;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use daemon::{Address, Daemon};
+
+/// Runs and shows pods on this machine through coracled.
+#[derive(Debug, Parser)]
+#[command(name = "coraclectl", version)]
+struct Arguments {
+    /// Where coracled listens.
+    #[arg(
+        long,
+        global = true,
+        env = "CORACLE_ADDRESS",
+        default_value = "unix:///run/coracle/coracled.sock"
+    )]
+    address: Address,
+    /// Where played pods keep volumes and logs; one directory a pod, removed with it.
+    #[arg(
+        long,
+        global = true,
+        env = "CORACLECTL_DATA",
+        default_value = "/var/lib/coraclectl"
+    )]
+    data: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Play(play::Arguments),
+    Down(down::Arguments),
+    Ps(ps::Arguments),
+    Exec(exec::Arguments),
+    Logs(logs::Arguments),
+    /// Images of the daemon.
+    #[command(subcommand)]
+    Image(image::Command),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error),
+    };
+    let result = runtime.block_on(run(arguments));
+    // A thread of the pool may sit in a read of standard input that never returns.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => report(error.as_ref()),
+    }
+}
+
+/// One command; its exit code.
+async fn run(arguments: Arguments) -> Result<u8, Box<dyn std::error::Error>> {
+    let daemon = Daemon::new(&arguments.address);
+    Ok(match arguments.command {
+        Command::Play(command) => play::run(daemon, &arguments.data, command).await?,
+        Command::Down(command) => down::run(&daemon, &arguments.data, &command).await?,
+        Command::Ps(command) => ps::run(&daemon, &command).await?,
+        Command::Exec(command) => exec::run(&daemon, command).await?,
+        Command::Logs(command) => logs::run(&daemon, &command).await?,
+        Command::Image(command) => image::run(&daemon, command).await?,
+    })
+}
+
+/// The error and its causes on one line.
+fn report(error: &dyn std::error::Error) -> ExitCode {
+    let mut line = format!("coraclectl: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some layers repeat their cause in their own text.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    let _ = writeln!(io::stderr(), "{}", line.replace('\n', " "));
+    ExitCode::FAILURE
+}

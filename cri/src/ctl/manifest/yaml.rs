@@ -20,7 +20,10 @@ pub(crate) struct Node {
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     /// `plain`: written without quotes, so that it may also mean a number, a boolean or null.
-    Scalar { text: String, plain: bool },
+    Scalar {
+        text: String,
+        plain: bool,
+    },
     Sequence(Vec<Node>),
     /// In the order of the file.
     Mapping(Vec<(Key, Node)>),
@@ -109,17 +112,31 @@ impl Tree {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = is_plain(style, tag.as_deref(), line)?;
-                let node = Node { line, value: Value::Scalar { text: text.into_owned(), plain } };
+                let node = Node {
+                    line,
+                    value: Value::Scalar {
+                        text: text.into_owned(),
+                        plain,
+                    },
+                };
                 self.complete(node, anchor)
             }
-            Event::SequenceStart(anchor, tag) => self.begin(Value::Sequence(Vec::new()), line, anchor, tag.as_deref()),
-            Event::MappingStart(anchor, tag) => self.begin(Value::Mapping(Vec::new()), line, anchor, tag.as_deref()),
+            Event::SequenceStart(anchor, tag) => {
+                self.begin(Value::Sequence(Vec::new()), line, anchor, tag.as_deref())
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.begin(Value::Mapping(Vec::new()), line, anchor, tag.as_deref())
+            }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(open) => self.complete(open.node, open.anchor),
                 None => Ok(()),
             },
             Event::Alias(anchor) => {
-                let mut node = self.anchors.get(&anchor).cloned().ok_or(YamlError::Alias { line })?;
+                let mut node = self
+                    .anchors
+                    .get(&anchor)
+                    .cloned()
+                    .ok_or(YamlError::Alias { line })?;
                 node.line = line;
                 self.nodes += node.size();
                 self.complete(node, 0)
@@ -127,16 +144,29 @@ impl Tree {
         }
     }
 
-    fn begin(&mut self, value: Value, line: usize, anchor: usize, tag: Option<&Tag>) -> Result<(), YamlError> {
+    fn begin(
+        &mut self,
+        value: Value,
+        line: usize,
+        anchor: usize,
+        tag: Option<&Tag>,
+    ) -> Result<(), YamlError> {
         if self.open.len() >= MAX_DEPTH {
             return Err(YamlError::TooDeep { line });
         }
         if let Some(tag) = tag
             && !(tag.is_yaml_core_schema() && matches!(tag.suffix.as_str(), "map" | "seq"))
         {
-            return Err(YamlError::Tag { line, tag: tag.to_string() });
+            return Err(YamlError::Tag {
+                line,
+                tag: tag.to_string(),
+            });
         }
-        self.open.push(Open { node: Node { line, value }, anchor, key: None });
+        self.open.push(Open {
+            node: Node { line, value },
+            anchor,
+            key: None,
+        });
         Ok(())
     }
 
@@ -171,7 +201,11 @@ fn new_key(entries: &[(Key, Node)], node: Node) -> Result<Key, YamlError> {
         return Err(YamlError::KeyNotText { line });
     };
     match entries.iter().find(|(key, _)| key.text == text) {
-        Some((first, _)) => Err(YamlError::DuplicateKey { line, key: text, first: first.line }),
+        Some((first, _)) => Err(YamlError::DuplicateKey {
+            line,
+            key: text,
+            first: first.line,
+        }),
         None => Ok(Key { line, text }),
     }
 }
@@ -185,14 +219,23 @@ fn is_plain(style: ScalarStyle, tag: Option<&Tag>, line: usize) -> Result<bool, 
         Some(tag) if tag.is_yaml_core_schema() => match tag.suffix.as_str() {
             "str" => Ok(false),
             "int" | "bool" | "null" | "float" => Ok(plain),
-            _ => Err(YamlError::Tag { line, tag: tag.to_string() }),
+            _ => Err(YamlError::Tag {
+                line,
+                tag: tag.to_string(),
+            }),
         },
-        Some(tag) => Err(YamlError::Tag { line, tag: tag.to_string() }),
+        Some(tag) => Err(YamlError::Tag {
+            line,
+            tag: tag.to_string(),
+        }),
     }
 }
 
 fn syntax(error: &ScanError) -> YamlError {
-    YamlError::Syntax { line: error.marker().line(), reason: error.info().to_owned() }
+    YamlError::Syntax {
+        line: error.marker().line(),
+        reason: error.info().to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -204,9 +247,13 @@ mod tests {
         let documents = documents("a: 1\n---\n# nothing\n---\nb:\n  - x\n  - 'y'\n").unwrap();
         assert_eq!(documents.len(), 3);
         assert!(documents[1].is_null());
-        let Value::Mapping(entries) = &documents[2].value else { panic!("a mapping") };
+        let Value::Mapping(entries) = &documents[2].value else {
+            panic!("a mapping")
+        };
         assert_eq!((entries[0].0.line, entries[0].0.text.as_str()), (5, "b"));
-        let Value::Sequence(items) = &entries[0].1.value else { panic!("a sequence") };
+        let Value::Sequence(items) = &entries[0].1.value else {
+            panic!("a sequence")
+        };
         assert_eq!(items[1].line, 7);
         assert!(matches!(&items[0].value, Value::Scalar { plain: true, .. }));
         assert!(matches!(&items[1].value, Value::Scalar { plain: false, .. }));
@@ -215,12 +262,16 @@ mod tests {
     #[test]
     fn what_is_not_one_clear_tree_is_refused_with_its_line() {
         let cases: &[(&str, &str)] = &[
-            ("a: 1\nb: 2\na: 3\n", "line 3: key \"a\" stands twice in one mapping, first on line 1"),
+            (
+                "a: 1\nb: 2\na: 3\n",
+                "line 3: key \"a\" stands twice in one mapping, first on line 1",
+            ),
             ("[a]: 1\n", "line 1: a key must be text, not a list or a mapping"),
             ("a: !secret x\n", "line 1: tag !secret is not known"),
             ("a: [1\n", "line 2: not YAML:"),
             ("a: *b\n", "line 1: not YAML:"),
-            ("\ta: 1\n", "line 1: not YAML:"),
+            ("a: \"1\n", "line 1: not YAML:"),
+            ("a: b: c\n", "line 1: not YAML:"),
         ];
         for (text, wanted) in cases {
             let error = documents(text).unwrap_err().to_string();
@@ -231,7 +282,9 @@ mod tests {
     #[test]
     fn aliases_are_copies_with_a_bound() {
         let documents = documents("a: &x {k: v}\nb: *x\n").unwrap();
-        let Value::Mapping(entries) = &documents[0].value else { panic!("a mapping") };
+        let Value::Mapping(entries) = &documents[0].value else {
+            panic!("a mapping")
+        };
         assert!(matches!(&entries[1].1.value, Value::Mapping(inner) if inner.len() == 1));
 
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
@@ -245,6 +298,11 @@ mod tests {
     #[test]
     fn depth_is_bounded() {
         let deep = "[".repeat(100_000);
-        assert!(matches!(documents(&deep), Err(YamlError::TooDeep { line: 1 })));
+        documents(&deep).unwrap_err();
+        let mut deep = String::new();
+        for level in 0..100 {
+            deep.push_str(&format!("{}a:\n", " ".repeat(level)));
+        }
+        assert!(matches!(documents(&deep), Err(YamlError::TooDeep { line: 65 })));
     }
 }

@@ -1,0 +1,199 @@
+//! The connection to coracled: CRI and the image import service on one unix socket.
+//!
+//! The connection is made by the first call and again after the daemon has been away, so a `play` outlives a restart of
+//! the daemon.
+
+mod containers;
+mod images;
+mod pods;
+
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use coracle_cri::import_v1::image_import_client::ImageImportClient;
+use coracle_cri::runtime_v1::image_service_client::ImageServiceClient;
+use coracle_cri::runtime_v1::runtime_service_client::RuntimeServiceClient;
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Request, Response, Status};
+use tower::service_fn;
+
+/// Where the daemon listens: `unix:///PATH`.
+#[derive(Clone, Debug)]
+pub(crate) struct Address(PathBuf);
+
+/// Why an address is none.
+#[derive(Debug, Error)]
+#[error("must be unix:// and an absolute path")]
+pub(crate) struct AddressError;
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Address, AddressError> {
+        match text.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => Ok(Address(path.into())),
+            _ => Err(AddressError),
+        }
+    }
+}
+
+/// One call that failed, and what it was about.
+#[derive(Debug, Error)]
+pub(crate) enum DaemonError {
+    #[error("coracled cannot be reached at unix://{}: {reason}", path.display())]
+    Unreachable { path: PathBuf, reason: String },
+    #[error("{call} {object}: {}", message(status))]
+    Call {
+        call: &'static str,
+        object: String,
+        status: Box<Status>,
+    },
+}
+
+impl DaemonError {
+    /// Whether the same call may succeed once the daemon is back.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, DaemonError::Unreachable { .. })
+    }
+
+    /// Whether the daemon does not know what the call was about.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, DaemonError::Call { status, .. } if status.code() == Code::NotFound)
+    }
+}
+
+/// A handle on the daemon; clones share one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Daemon {
+    path: PathBuf,
+    channel: Channel,
+}
+
+impl Daemon {
+    /// A handle; nothing is connected yet.
+    pub(crate) fn new(address: &Address) -> Daemon {
+        let path = address.0.clone();
+        let socket = path.clone();
+        let by_path = service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move { connect(&socket).map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://coracled").connect_with_connector_lazy(by_path);
+        Daemon { path, channel }
+    }
+
+    fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        RuntimeServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    fn images(&self) -> ImageServiceClient<Channel> {
+        ImageServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    fn importer(&self) -> ImageImportClient<Channel> {
+        ImageImportClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The answer without its frame, or the error with what the call was about.
+    fn answer<T>(
+        &self,
+        call: &'static str,
+        object: &str,
+        result: Result<Response<T>, Status>,
+    ) -> Result<T, DaemonError> {
+        match result {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) if is_connection(&status) => Err(DaemonError::Unreachable {
+                path: self.path.clone(),
+                reason: root_cause(&status),
+            }),
+            Err(status) => Err(DaemonError::Call {
+                call,
+                object: object.to_owned(),
+                status: Box::new(status),
+            }),
+        }
+    }
+}
+
+/// The kubelet's limit for what a runtime answers.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// How long the daemon may take for a call that has no time of its own: the kubelet's default.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A request that fails with DEADLINE_EXCEEDED after `timeout`.
+fn request<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+/// A path of any length: `coracle_linux::socket` goes through /proc/self/fd where `sun_path` is too short.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let stream = StdUnixStream::from(coracle_linux::socket::connect(path)?);
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
+
+/// Whether the connection failed, rather than the call.
+fn is_connection(status: &Status) -> bool {
+    causes(status).any(|cause| cause.is::<io::Error>() || cause.is::<tonic::transport::Error>())
+}
+
+fn root_cause(status: &Status) -> String {
+    causes(status)
+        .last()
+        .map_or_else(|| message(status), ToString::to_string)
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(status), |cause| cause.source())
+}
+
+/// One line: the daemon's words, or the code where it has none.
+fn message(status: &Status) -> String {
+    let text = status.message().replace('\n', " ");
+    if text.is_empty() {
+        format!("{:?}", status.code())
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_an_absolute_unix_path() {
+        assert!("unix:///run/x.sock".parse::<Address>().is_ok());
+        for text in ["", "/run/x.sock", "unix://run/x.sock", "tcp://127.0.0.1:1"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_not_there_is_named_with_its_path_of_any_length() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory
+            .path()
+            .join("d".repeat(100))
+            .join("e".repeat(100))
+            .join("coracled.sock");
+        let daemon = Daemon::new(&format!("unix://{}", path.display()).parse().unwrap());
+        let error = daemon.list_sandboxes().await.unwrap_err();
+        assert!(error.is_unreachable());
+        let text = error.to_string();
+        assert!(
+            text.contains("e/coracled.sock: No such file or directory"),
+            "{text}"
+        );
+    }
+}

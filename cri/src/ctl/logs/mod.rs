@@ -1,0 +1,106 @@
+//! `coraclectl logs`: what a container has written, from its CRI log file.
+
+mod line;
+mod tail;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use coracle_cri::runtime_v1::ContainerState;
+use thiserror::Error;
+
+use super::daemon::{Daemon, DaemonError};
+use super::pods::{self, FindError};
+
+pub(crate) use line::Stream;
+pub(crate) use tail::Tail;
+
+/// Prints a container's log: its stdout to stdout, its stderr to stderr.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The pod's namespace.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Goes on until the container ends.
+    #[arg(short, long)]
+    follow: bool,
+    /// The pod's name.
+    pod: String,
+    /// The container's name.
+    container: String,
+}
+
+#[derive(Debug, Error)]
+pub(crate) enum LogsError {
+    #[error(transparent)]
+    Find(#[from] FindError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error("container {0:?} has no log file")]
+    NoLog(String),
+    #[error("read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("write the log")]
+    Write(#[from] io::Error),
+}
+
+pub(crate) async fn run(daemon: &Daemon, arguments: &Arguments) -> Result<u8, LogsError> {
+    let sandbox = pods::find(daemon, &arguments.namespace, &arguments.pod).await?;
+    let container = pods::find_container(daemon, &sandbox, &arguments.container).await?;
+    let status = daemon.container_status(&container.id).await?;
+    let path = status
+        .map(|status| status.log_path)
+        .filter(|path| !path.is_empty());
+    let path = PathBuf::from(path.ok_or_else(|| LogsError::NoLog(arguments.container.clone()))?);
+    let mut tail = Tail::new(&path);
+    loop {
+        // The state is asked first: what was written before the end is there to be read.
+        let goes_on = arguments.follow && is_running(daemon, &container.id).await?;
+        let Some(()) = print_new(&mut tail, &path, !goes_on)? else {
+            return Ok(0);
+        };
+        if !goes_on {
+            return Ok(0);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+const POLL: Duration = Duration::from_millis(200);
+
+/// Prints what is new; none when nobody reads it any more.
+fn print_new(tail: &mut Tail, path: &Path, last: bool) -> Result<Option<()>, LogsError> {
+    let mut written = Ok(());
+    let mut emit = |stream: Stream, text: &[u8]| {
+        if written.is_ok() {
+            written = print(stream, text);
+        }
+    };
+    tail.read(&mut emit).map_err(|source| LogsError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    if last {
+        tail.finish(&mut emit);
+    }
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
+        other => Ok(Some(other?)),
+    }
+}
+
+fn print(stream: Stream, text: &[u8]) -> io::Result<()> {
+    let line = [text, b"\n"].concat();
+    match stream {
+        Stream::Stdout => io::stdout().write_all(&line),
+        Stream::Stderr => io::stderr().write_all(&line),
+    }
+}
+
+async fn is_running(daemon: &Daemon, id: &str) -> Result<bool, DaemonError> {
+    match daemon.container_status(id).await {
+        Err(error) if error.is_not_found() => Ok(false),
+        status => Ok(status?.is_some_and(|status| status.state() == ContainerState::ContainerRunning)),
+    }
+}

@@ -1,0 +1,97 @@
+//! The end of a pod: its containers are stopped, the sandbox is removed. Nothing stops it half way: what fails is
+//! reported and the next step is done all the same.
+
+use std::time::{Duration, Instant};
+
+use super::super::daemon::{Daemon, DaemonError};
+use super::stop::{Level, Stop};
+use super::voice::Voice;
+
+/// A container to be stopped.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    /// Stopped only after the others.
+    pub(crate) sidecar: bool,
+}
+
+/// Stops the containers: first all that are no sidecars, together, then the sidecars one after the other, all within
+/// one grace period. A second wish to stop ends the grace.
+pub(crate) async fn stop_containers(
+    daemon: &Daemon,
+    mut running: Vec<Running>,
+    grace: Duration,
+    stop: &mut Stop,
+    voice: &Voice,
+) {
+    let deadline = Instant::now() + grace;
+    let sidecars = running
+        .extract_if(.., |container| container.sidecar)
+        .collect::<Vec<_>>();
+    let mut batches = vec![running];
+    batches.extend(sidecars.into_iter().map(|sidecar| vec![sidecar]));
+    for batch in batches {
+        let left = deadline.saturating_duration_since(Instant::now());
+        stop_together(daemon, &batch, whole_seconds(left), stop, voice).await;
+    }
+}
+
+/// Stops and removes the sandbox with all that is in it; the daemon may be away for a while.
+pub(crate) async fn remove_sandbox(daemon: &Daemon, sandbox: &str) -> Result<(), DaemonError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let result = match daemon.stop_sandbox(sandbox).await {
+            Ok(()) => daemon.remove_sandbox(sandbox).await,
+            failed => failed,
+        };
+        match result {
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) if error.is_unreachable() && Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// How long a daemon that is away is waited for at the end.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(500);
+
+async fn stop_together(daemon: &Daemon, batch: &[Running], grace: Duration, stop: &mut Stop, voice: &Voice) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for container in batch {
+        tasks.spawn(stop_one(daemon.clone(), container.clone(), grace, voice.clone()));
+    }
+    let killed = tokio::select! {
+        () = drain(&mut tasks) => return,
+        () = stop.reached(Level::Kill) => batch,
+    };
+    for container in killed {
+        tasks.spawn(stop_one(
+            daemon.clone(),
+            container.clone(),
+            Duration::ZERO,
+            voice.clone(),
+        ));
+    }
+    drain(&mut tasks).await;
+}
+
+async fn stop_one(daemon: Daemon, container: Running, grace: Duration, voice: Voice) {
+    if let Err(error) = daemon.stop_container(&container.name, &container.id, grace).await
+        && !error.is_not_found()
+    {
+        voice.say(&error.to_string());
+    }
+}
+
+async fn drain(tasks: &mut tokio::task::JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+/// CRI counts in seconds; a part of one must not become none.
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
+}

@@ -1,0 +1,74 @@
+//! Limits a kubelet enforces by looking now and then: the size of disk volumes and the pod's deadline.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coracle_images::usage;
+
+use super::super::plan::{PodPlan, VolumeKind};
+use super::super::table;
+
+/// Returns, with the reason, once the pod must be ended; never while it may go on.
+pub(super) async fn exceeded(plan: &PodPlan) -> String {
+    tokio::select! {
+        reason = volume_exceeded(limited_volumes(plan)) => reason,
+        reason = deadline_exceeded(plan.deadline) => reason,
+    }
+}
+
+/// The kubelet's interval.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Entries a second: measuring must not compete with the pod.
+const PACE: u32 = 50_000;
+
+#[derive(Debug)]
+struct Limited {
+    name: String,
+    path: PathBuf,
+    bytes: u64,
+}
+
+fn limited_volumes(plan: &PodPlan) -> Vec<Limited> {
+    let limited = |volume: &super::super::plan::VolumePlan| match volume.kind {
+        VolumeKind::Directory { limit: Some(bytes) } => Some(Limited {
+            name: volume.name.clone(),
+            path: volume.path.clone(),
+            bytes,
+        }),
+        // The file system of a memory volume is as large as its limit.
+        _ => None,
+    };
+    plan.volumes.iter().filter_map(limited).collect()
+}
+
+async fn volume_exceeded(volumes: Vec<Limited>) -> String {
+    if volumes.is_empty() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        for volume in &volumes {
+            // A tree that changes while it is measured is measured again next time.
+            if let Ok(used) = usage::measure(volume.path.clone(), PACE).await
+                && used.bytes > volume.bytes
+            {
+                let (used, limit) = (table::size(used.bytes), table::size(volume.bytes));
+                return format!(
+                    "evicted: volume {:?} holds {used}, more than its sizeLimit of {limit}",
+                    volume.name
+                );
+            }
+        }
+    }
+}
+
+async fn deadline_exceeded(deadline: Option<Duration>) -> String {
+    let Some(deadline) = deadline else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep(deadline).await;
+    format!(
+        "it has run longer than its activeDeadlineSeconds of {}",
+        deadline.as_secs()
+    )
+}

@@ -1,0 +1,197 @@
+//! `coraclectl play`: the pods of a manifest, run in the foreground without a kubelet.
+
+mod backoff;
+pub(crate) mod directory;
+mod driver;
+pub(crate) mod end;
+mod follow;
+mod host;
+mod images;
+mod limits;
+mod pod;
+mod progress;
+mod rotate;
+pub(crate) mod stop;
+pub(crate) mod voice;
+mod volumes;
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use super::daemon::{Daemon, DaemonError};
+use super::manifest::{self, ManifestError};
+use super::plan::{self, Place, PlanError, PodPlan};
+use super::pods;
+use directory::{DirectoryError, PodDirectory};
+use images::EnsureError;
+use pod::Outcome;
+use stop::Stop;
+use voice::Voice;
+use volumes::VolumeError;
+
+/// Runs the pods of a Kubernetes manifest until they end or Ctrl-C, then removes them.
+///
+/// Exit code: 0 when every pod succeeded or was stopped by Ctrl-C or SIGTERM, 3 when one failed or was evicted, 1 when
+/// the manifest, the daemon or this machine made it impossible. A second Ctrl-C does not wait for the grace period.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The manifest: one or more documents of apiVersion v1, kind Pod.
+    file: PathBuf,
+    /// Prints the containers' logs.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Why a pod could not be played.
+#[derive(Debug, Error)]
+pub(crate) enum PlayError {
+    #[error("read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is larger than {MAX_MANIFEST} bytes", path.display())]
+    TooLarge { path: PathBuf },
+    #[error("{}: {source}", path.display())]
+    Manifest { path: PathBuf, source: ManifestError },
+    #[error("{} is not an absolute path", path.display())]
+    RelativeData { path: PathBuf },
+    #[error("read what this machine is like")]
+    Host { source: io::Error },
+    #[error("listen for signals")]
+    Signals { source: io::Error },
+    #[error("pod {name:?} of namespace {namespace:?} is there already; coraclectl down {name} removes it")]
+    Exists { name: String, namespace: String },
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Image(#[from] EnsureError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error("a container that is not in the plan was to be started")]
+    Internal,
+    #[error("a pod's task ended early")]
+    Task,
+}
+
+pub(crate) async fn run(daemon: Daemon, data: &Path, arguments: Arguments) -> Result<u8, PlayError> {
+    if !data.is_absolute() {
+        return Err(PlayError::RelativeData {
+            path: data.to_owned(),
+        });
+    }
+    let plans = read_plans(data, &arguments.file)?;
+    // From here on a signal means "stop", not "die".
+    let stop = Stop::listen().map_err(|source| PlayError::Signals { source })?;
+    refuse_existing(&daemon, &plans).await?;
+    sweep(&daemon, data).await?;
+    let several = plans.len() > 1;
+    let mut tasks = JoinSet::new();
+    for plan in plans {
+        let (daemon, mut stop) = (daemon.clone(), stop.clone());
+        let voice = Voice::new(&plan.name, several);
+        tasks.spawn(async move {
+            let result = pod::play(&daemon, &plan, arguments.follow, &mut stop, &voice).await;
+            voice.say(match &result {
+                Ok(Outcome::Succeeded) => "succeeded, and is removed",
+                Ok(Outcome::Failed) => "failed, and is removed",
+                Ok(Outcome::Stopped) => "stopped and removed",
+                Err(_) => "could not be played to its end",
+            });
+            result
+        });
+    }
+    outcome(tasks).await
+}
+
+/// Removes the directories of pods whose `play` was killed and which the daemon does not know any more.
+pub(crate) async fn sweep(daemon: &Daemon, data: &Path) -> Result<(), PlayError> {
+    let known: HashSet<String> = daemon
+        .list_sandboxes()
+        .await?
+        .into_iter()
+        .filter_map(|sandbox| sandbox.metadata.map(|metadata| metadata.uid))
+        .collect();
+    for path in directory::list(data)? {
+        let uid = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        if known.contains(&uid) {
+            continue;
+        }
+        if let Some(left) = PodDirectory::take_over(&path)? {
+            left.remove()?;
+        }
+    }
+    Ok(())
+}
+
+/// A manifest is refused by an API server when it is larger than this.
+const MAX_MANIFEST: u64 = 3 << 20;
+/// The exit code when a pod failed by itself.
+const POD_FAILED: u8 = 3;
+
+fn read_plans(data: &Path, file: &Path) -> Result<Vec<PodPlan>, PlayError> {
+    let read = |source| PlayError::Read {
+        path: file.to_owned(),
+        source,
+    };
+    if std::fs::metadata(file).map_err(read)?.len() > MAX_MANIFEST {
+        return Err(PlayError::TooLarge {
+            path: file.to_owned(),
+        });
+    }
+    let text = std::fs::read_to_string(file).map_err(read)?;
+    let pods = manifest::parse(&text).map_err(|source| PlayError::Manifest {
+        path: file.to_owned(),
+        source,
+    })?;
+    let machine = |source| PlayError::Host { source };
+    let host = host::read().map_err(machine)?;
+    let plan = |pod| {
+        Ok(plan::plan(
+            pod,
+            &host,
+            Place::new(data, &host::new_uid().map_err(machine)?),
+        ))
+    };
+    pods.iter().map(plan).collect()
+}
+
+async fn refuse_existing(daemon: &Daemon, plans: &[PodPlan]) -> Result<(), PlayError> {
+    let there = daemon.list_sandboxes().await?;
+    let exists = |plan: &&PodPlan| {
+        there
+            .iter()
+            .any(|sandbox| pods::is_named(sandbox, &plan.namespace, &plan.name))
+    };
+    match plans.iter().find(exists) {
+        None => Ok(()),
+        Some(plan) => Err(PlayError::Exists {
+            name: plan.name.clone(),
+            namespace: plan.namespace.clone(),
+        }),
+    }
+}
+
+/// The worst that happened to any pod. Every pod is waited for.
+async fn outcome(mut tasks: JoinSet<Result<Outcome, PlayError>>) -> Result<u8, PlayError> {
+    let mut code = 0;
+    let mut first_error = None;
+    while let Some(result) = tasks.join_next().await {
+        match result.unwrap_or(Err(PlayError::Task)) {
+            Ok(Outcome::Succeeded | Outcome::Stopped) => {}
+            Ok(Outcome::Failed) => code = POD_FAILED,
+            Err(error) => {
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    first_error.map_or(Ok(code), Err)
+}

@@ -1,0 +1,92 @@
+//! One pod from its directory to its end.
+//!
+//! ```text
+//! images -> directory, volumes -> RunPodSandbox -> containers ... -> stop -> StopPodSandbox, RemovePodSandbox -> directory
+//! ```
+
+use super::super::daemon::Daemon;
+use super::super::plan::PodPlan;
+use super::directory::PodDirectory;
+use super::driver::Driver;
+use super::end;
+use super::images;
+use super::progress::End;
+use super::stop::{Level, Stop};
+use super::voice::Voice;
+use super::{PlayError, limits, volumes};
+
+/// How a pod came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Succeeded,
+    /// A container failed for good, or the pod was evicted.
+    Failed,
+    /// The person wished so.
+    Stopped,
+}
+
+/// Plays the pod until it ends or is stopped; whatever happens, it is gone afterwards.
+pub(super) async fn play(
+    daemon: &Daemon,
+    plan: &PodPlan,
+    follow: bool,
+    stop: &mut Stop,
+    voice: &Voice,
+) -> Result<Outcome, PlayError> {
+    let mut here = Vec::new();
+    for container in plan.all_containers() {
+        tokio::select! {
+            image = images::ensure(daemon, container, voice) => here.push(image?),
+            () = stop.reached(Level::Stop) => return Ok(Outcome::Stopped),
+        }
+    }
+    let directory = PodDirectory::create(&plan.place)?;
+    let result = match volumes::prepare(plan) {
+        Ok(()) => play_sandbox(daemon, plan, here, follow, stop, voice).await,
+        Err(error) => Err(error.into()),
+    };
+    // The first error is the one that matters; the second is said.
+    match (result, directory.remove()) {
+        (Err(first), Err(second)) => {
+            voice.say(&second.to_string());
+            Err(first)
+        }
+        (Ok(_), Err(error)) => Err(error.into()),
+        (result, Ok(())) => result,
+    }
+}
+
+async fn play_sandbox(
+    daemon: &Daemon,
+    plan: &PodPlan,
+    images: Vec<images::Present>,
+    follow: bool,
+    stop: &mut Stop,
+    voice: &Voice,
+) -> Result<Outcome, PlayError> {
+    let sandbox = daemon.run_sandbox(&plan.name, plan.sandbox.clone()).await?;
+    let mut driver = Driver::new(daemon, plan, voice, sandbox.clone(), images, follow);
+    let result = tokio::select! {
+        end = driver.run() => end.map(|end| if end == End::Succeeded { Outcome::Succeeded } else { Outcome::Failed }),
+        reason = limits::exceeded(plan) => {
+            voice.say(&reason);
+            Ok(Outcome::Failed)
+        }
+        () = stop.reached(Level::Stop) => {
+            voice.say("stopping");
+            Ok(Outcome::Stopped)
+        }
+    };
+    let running = driver.to_stop().await;
+    end::stop_containers(daemon, running, plan.grace, stop, voice).await;
+    driver.finish_logs().await;
+    let removed = end::remove_sandbox(daemon, &sandbox).await;
+    match (result, removed) {
+        (Err(first), Err(second)) => {
+            voice.say(&second.to_string());
+            Err(first)
+        }
+        (Ok(_), Err(error)) => Err(error.into()),
+        (result, Ok(())) => result,
+    }
+}
