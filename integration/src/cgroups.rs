@@ -3,7 +3,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
+use crate::node::Node;
 use crate::wait;
 
 /// Every directory below `path` (absolute, as cgroups name themselves) in any hierarchy, itself too, deepest first.
@@ -37,6 +40,43 @@ pub fn create(path: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A command whose program runs in the cgroup `path` of every hierarchy from its first instruction; the cgroup is made.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn command_in(node: &Node, path: &str, program: &Path) -> Command {
+    create(path).unwrap_or_else(|error| panic!("make the cgroup {path}: {error}"));
+    let mut command = node.command("/bin/sh");
+    // `0` is the writer itself; the program takes its place.
+    let script = "for hierarchy in /sys/fs/cgroup/*/; do
+            procs=\"$hierarchy$0/cgroup.procs\"
+            if [ -w \"$procs\" ]; then echo 0 > \"$procs\"; fi
+        done
+        exec \"$@\"";
+    command
+        .args(["-c", script, path.trim_start_matches('/')])
+        .arg(program);
+    command
+}
+
+/// Processor time used so far by everything that ran in the cgroup `path` or below, the dead included.
+///
+/// # Panics
+/// When no hierarchy accounts for it.
+#[must_use]
+pub fn cpu_time(path: &str) -> Duration {
+    let base = Path::new("/sys/fs/cgroup");
+    let path = path.trim_start_matches('/');
+    let v1 = fs::read_to_string(base.join("cpuacct").join(path).join("cpuacct.usage"));
+    let nanoseconds = v1.ok().and_then(|text| text.trim().parse().ok()).or_else(|| {
+        let stat = fs::read_to_string(base.join(path).join("cpu.stat")).ok()?;
+        let line = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
+        Some(line.parse::<u64>().ok()? * 1000)
+    });
+    Duration::from_nanos(nanoseconds.unwrap_or_else(|| panic!("nobody accounts for the time of {path}")))
 }
 
 /// Lets frozen processes below `path` run again: a frozen process does not even die.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cri::Cri;
 use crate::image::Image;
 use crate::node::Node;
-use crate::{daemon, programs, wait};
+use crate::{cgroups, daemon, programs, wait};
 
 /// The image of containerd's pause container: the payload, asleep.
 const PAUSE: &str = "localhost/coracle/pause:1";
@@ -23,12 +23,12 @@ pub struct Containerd<'node> {
 }
 
 impl<'node> Containerd<'node> {
-    /// Starts it on this network.
+    /// Starts it on this network, in this cgroup.
     ///
     /// # Panics
     /// When it does not answer.
     #[must_use]
-    pub fn start(node: &'node Node, network: &Value) -> Containerd<'node> {
+    pub fn start(node: &'node Node, network: &Value, cgroup: &str) -> Containerd<'node> {
         let folder = node.folder("containerd");
         fs::create_dir_all(folder.join("net.d")).expect("make containerd's folders");
         fs::write(folder.join("net.d/10-pods.conflist"), network.to_string()).expect("write the network");
@@ -40,8 +40,7 @@ impl<'node> Containerd<'node> {
             .expect("a folder")
             .to_path_buf();
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", tools.display());
-        let child = node
-            .command(programs::tool("containerd"))
+        let child = cgroups::command_in(node, cgroup, &programs::tool("containerd"))
             .env("PATH", path)
             .arg("--config")
             .arg(folder.join("config.toml"))

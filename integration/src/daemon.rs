@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::cri::Cri;
 use crate::image::Image;
 use crate::node::Node;
-use crate::{programs, wait};
+use crate::{cgroups, programs, wait};
 
 /// The name of the payload image once it is imported.
 pub const PAYLOAD: &str = "localhost/coracle/payload:1";
@@ -28,6 +28,10 @@ pub struct Settings {
     pub network: Value,
     /// The plugins, `--cni-bin-dir`; unset: ours.
     pub plugins: Option<PathBuf>,
+    /// The cgroup below which its shims and pods go; it makes it.
+    pub cgroup_root: String,
+    /// A cgroup that the daemon itself is put into, for accounts of its time.
+    pub own_cgroup: Option<String>,
     /// Further lines of the configuration file.
     pub configuration: String,
     /// Further words of the command line.
@@ -52,6 +56,8 @@ impl Settings {
             state: node.folder("state"),
             network: bridge_and_portmap("pods", "cbr0", 88),
             plugins: None,
+            cgroup_root: node.cgroup().to_owned(),
+            own_cgroup: None,
             configuration: String::new(),
             flags: Vec::new(),
         }
@@ -212,7 +218,11 @@ impl<'node> Daemon<'node> {
             .append(true)
             .open(self.folder.join("coracled.log"))
             .expect("the log");
-        let mut command = self.node.command(programs::ours("coracled"));
+        let program = programs::ours("coracled");
+        let mut command = match &self.settings.own_cgroup {
+            Some(cgroup) => cgroups::command_in(self.node, cgroup, &program),
+            None => self.node.command(program),
+        };
         command
             .env("RUST_BACKTRACE", "1")
             .arg("--config")
