@@ -59,10 +59,10 @@ pub(crate) async fn run(daemon: &Daemon, data: &Path, arguments: &Arguments) -> 
         return Err(DownError::NotPlayed(arguments.name.clone()));
     }
     let grace = grace(&sandbox);
-    if let Some(path) = directory_of(&sandbox, data) {
-        if ask_player(&path, grace).await? {
-            return Ok(0);
-        }
+    if let Some(path) = directory_of(&sandbox, data)
+        && ask_player(&path, grace).await?
+    {
+        return Ok(0);
     }
     remove(daemon, &sandbox, grace).await?;
     if let Some(directory) = directory_of(&sandbox, data).map(|path| PodDirectory::take_over(&path)) {

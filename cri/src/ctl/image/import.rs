@@ -63,7 +63,7 @@ pub(super) async fn run(daemon: &Daemon, arguments: Arguments) -> Result<u8, Ima
         let name = image
             .repo_tags
             .first()
-            .or(image.repo_digests.first())
+            .or_else(|| image.repo_digests.first())
             .unwrap_or(&image.id);
         table::unless_closed(writeln!(out, "{name} {}", table::short(&image.id)))?;
     }

@@ -100,12 +100,11 @@ impl Container {
             volume_mounts: VolumeMount::read_all(&mut object, volumes)?,
             resources: object
                 .take("resources")
-                .map_or(Ok(Resources::default()), |field| Resources::read(&field))?,
-            security: object
-                .take("securityContext")
-                .map_or(Ok(ContainerSecurity::default()), |field| {
-                    ContainerSecurity::read(&field)
-                })?,
+                .map_or_else(|| Ok(Resources::default()), |field| Resources::read(&field))?,
+            security: object.take("securityContext").map_or_else(
+                || Ok(ContainerSecurity::default()),
+                |field| ContainerSecurity::read(&field),
+            )?,
             tty: object.boolean("tty")?,
             termination_message_path: read_path(&mut object, "terminationMessagePath")?
                 .unwrap_or_else(|| "/dev/termination-log".to_owned()),

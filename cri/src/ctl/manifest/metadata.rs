@@ -36,7 +36,7 @@ impl Metadata {
             name: subdomain(&name_field)?,
             namespace: object
                 .take("namespace")
-                .map_or(Ok("default".to_owned()), |field| label(&field))?,
+                .map_or_else(|| Ok("default".to_owned()), |field| label(&field))?,
             labels: labels(object.take("labels"))?,
             annotations: object.string_map("annotations")?,
         };

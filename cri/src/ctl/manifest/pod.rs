@@ -110,10 +110,10 @@ fn read_spec(metadata: Metadata, mut spec: Object<'_>) -> Result<Pod, FieldError
         dns_policy: dns_policy.as_ref().map_or(Ok(DnsPolicy::Host), read_dns_policy)?,
         dns_config: spec
             .take("dnsConfig")
-            .map_or(Ok(DnsConfig::default()), |field| read_dns_config(&field))?,
+            .map_or_else(|| Ok(DnsConfig::default()), |field| read_dns_config(&field))?,
         security: spec
             .take("securityContext")
-            .map_or(Ok(PodSecurity::default()), |f| PodSecurity::read(&f))?,
+            .map_or_else(|| Ok(PodSecurity::default()), |f| PodSecurity::read(&f))?,
     };
     if pod.containers.is_empty() {
         return Err(spec.missing("containers"));
@@ -277,7 +277,7 @@ fn read_dns_config(field: &Field<'_>) -> Result<DnsConfig, FieldError> {
         option.done()?;
         config
             .options
-            .push(value.map_or(name.clone(), |value| format!("{name}:{value}")));
+            .push(value.map_or_else(|| name.clone(), |value| format!("{name}:{value}")));
     }
     object.done()?;
     Ok(config)

@@ -46,7 +46,7 @@ impl Stop {
     pub(crate) async fn reached(&mut self, level: Level) {
         if self.0.wait_for(|now| *now >= level).await.is_err() {
             // The listener is gone, so nothing more can be wished for.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
