@@ -1,3 +1,110 @@
-//! Program entry.
+//! coracled: one daemon per node; answers the kubelet.
+//!
+//! ```text
+//!  kubelet, crictl, coraclectl --- gRPC, unix socket ---> runtime_service/   image_service/   import.rs
+//!                                                              |                  |
+//!     steps/ (named steps, undo, spans, fail points) <---------+                  v
+//!        |          |            |            |                            coracle-images
+//!        v          v            v            v
+//!     store/      shim.rs     network.rs   cgroup.rs      spec/ (config.json)   stats/ (figures)
+//!     records     shim/api    CNI          last resort
+//! ```
 
-fn main() {}
+mod cgroup;
+mod config;
+mod daemon;
+mod dead_shim;
+mod image_service;
+mod import;
+mod network;
+mod pod_files;
+mod pods;
+mod recover;
+mod runtime_service;
+mod serve;
+mod shim;
+mod spec;
+mod stats;
+mod steps;
+mod store;
+mod watch;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::config::{Config, ConfigError, Flags};
+use crate::daemon::{Daemon, StartError};
+use crate::serve::ServeError;
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("start the executor: {0}")]
+    Executor(std::io::Error),
+    #[error("write: {0}")]
+    Output(std::io::Error),
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    start_log();
+    let result = if flags.list_steps {
+        list_steps()
+    } else {
+        run(flags)
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("coracled: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> Result<(), Error> {
+    let config = Config::load(flags)?;
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Error::Executor)?;
+    executor.block_on(async {
+        let daemon = Daemon::open(config)?;
+        let listener = serve::listen(&daemon.config).await?;
+        recover::recover(&daemon).await;
+        stats::start_sampling(&daemon);
+        serve::serve(&daemon, listener).await?;
+        Ok::<(), Error>(())
+    })?;
+    // Requests in progress are left where they are: the next start finishes or undoes them, pods run on.
+    executor.shutdown_background();
+    Ok(())
+}
+
+fn list_steps() -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    for name in runtime_service::step_names() {
+        writeln!(out, "{name}").map_err(Error::Output)?;
+    }
+    Ok(())
+}
+
+/// On stderr; RUST_LOG sets what is said.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(filter)
+        .init();
+}

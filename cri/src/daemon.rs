@@ -1,0 +1,152 @@
+//! The daemon as one value: what every request works on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::cgroup::{CgroupError, Hierarchies};
+use crate::config::Config;
+use crate::network::Network;
+use crate::pods::Pods;
+use crate::shim::{self, ShimError};
+use crate::spec::Host;
+use crate::stats::Samples;
+use crate::steps::{Runner, Trace, TraceError};
+use crate::store::{ContainerRecord, Store, StoreError};
+
+/// Everything of one running daemon.
+pub(crate) struct Daemon {
+    pub(crate) config: Config,
+    pub(crate) boot_id: String,
+    pub(crate) store: Store,
+    pub(crate) images: coracle_images::Store,
+    pub(crate) pods: Pods,
+    pub(crate) network: Network,
+    pub(crate) runner: Runner,
+    pub(crate) hierarchies: Hierarchies,
+    pub(crate) host: Host,
+    pub(crate) shim_program: PathBuf,
+    pub(crate) samples: Samples,
+}
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("images: {0}")]
+    Images(#[from] coracle_images::OpenError),
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Daemon {
+    /// Opens everything; nothing of pods is looked at yet.
+    pub(crate) fn open(config: Config) -> Result<Arc<Daemon>, StartError> {
+        let shim_program = shim::find_program(&config)?;
+        let store = Store::open(&config.root)?;
+        for path in [config.root.join("containers"), config.state.join("pods")] {
+            std::fs::create_dir_all(&path).map_err(|source| StartError::Io {
+                action: "create",
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let boot_id = std::fs::read_to_string(&config.boot_id_file).map_err(|source| StartError::Io {
+            action: "read",
+            path: config.boot_id_file.clone(),
+            source,
+        })?;
+        let hierarchies = Hierarchies::discover()?;
+        let host = Host::observe(&hierarchies).map_err(|source| StartError::Io {
+            action: "read",
+            path: "/proc/self".into(),
+            source,
+        })?;
+        let images = open_images(&config, &store)?;
+        let trace = config
+            .trace_steps
+            .as_deref()
+            .map_or_else(|| Ok(Trace::off()), Trace::open)?;
+        Ok(Arc::new(Daemon {
+            boot_id: boot_id.trim().to_owned(),
+            network: Network::new(&config),
+            runner: Runner {
+                trace,
+                fail_point: config.fail_point.clone(),
+            },
+            store,
+            images,
+            pods: Pods::default(),
+            hierarchies,
+            host,
+            shim_program,
+            samples: Samples::default(),
+            config,
+        }))
+    }
+
+    /// What dies with the boot: the pod's socket and files.
+    pub(crate) fn pod_directory(&self, id: &str) -> PathBuf {
+        self.config.state.join("pods").join(id)
+    }
+
+    /// What survives it: the container's writable layer.
+    pub(crate) fn container_directory(&self, id: &str) -> PathBuf {
+        self.config.root.join("containers").join(id)
+    }
+
+    /// Writable layers on their way out. On the same file system, so that a rename puts one here.
+    pub(crate) fn trash_directory(&self) -> PathBuf {
+        self.config.root.join("trash")
+    }
+
+    /// Where the shims live: neither the daemon's cgroup nor a pod's.
+    pub(crate) fn shims_cgroup(&self) -> String {
+        format!("{}/shims", self.config.cgroup_root)
+    }
+
+    /// Removes our own cgroups where nobody is in them.
+    pub(crate) fn remove_empty_cgroups(&self) {
+        self.hierarchies.remove_if_empty(&self.shims_cgroup());
+        self.hierarchies.remove_if_empty(&self.config.cgroup_root);
+    }
+}
+
+/// The layers of every container that exists stay, even if its image is removed.
+fn open_images(config: &Config, store: &Store) -> Result<coracle_images::Store, StartError> {
+    let containers: Vec<ContainerRecord> = store.all()?;
+    let in_use: Vec<(String, Vec<PathBuf>)> = containers
+        .into_iter()
+        .map(|record| (record.id, record.lower.into_iter().map(PathBuf::from).collect()))
+        .collect();
+    Ok(coracle_images::Store::open(
+        &config.root.join("images"),
+        coracle_images::Options::default(),
+        &in_use,
+    )?)
+}
+
+/// Nanoseconds since the epoch, as CRI counts.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

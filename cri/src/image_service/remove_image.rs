@@ -1,0 +1,21 @@
+//! RemoveImage: with all its names. An image that is not there is removed; containers that use it keep their layers.
+
+use coracle_cri::runtime_v1::{RemoveImageRequest, RemoveImageResponse};
+use coracle_images::Kind;
+use tonic::Status;
+
+use super::{name, status};
+use crate::daemon::Daemon;
+
+pub(super) async fn remove_image(
+    daemon: &Daemon,
+    request: RemoveImageRequest,
+) -> Result<RemoveImageResponse, Status> {
+    let name = name(request.image)?;
+    daemon
+        .images
+        .remove(&name)
+        .await
+        .map_err(|error| status(Kind::Internal, &error))?;
+    Ok(RemoveImageResponse {})
+}

@@ -1,0 +1,259 @@
+//! The pod's network through CNI: one configuration, one attachment (`eth0`) per pod.
+//!
+//! The configuration that ADD was called with is kept in the pod's record: DEL gets the same one, even after the file
+//! changed. DEL is told that the namespace goes away right after, so that no plugin waits for the kernel to delete the
+//! veth; whether the host's end really went is looked at afterwards, in the background.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use coracle_cni_protocol::{Attachment, CallError, CallErrors, Caller, CniResult, ConfList, LoadError};
+use coracle_cri::runtime_v1::{PodSandboxConfig, Protocol};
+use coracle_linux::link;
+use serde_json::{Map, Value, json};
+
+use crate::config::Config;
+use crate::store::SandboxRecord;
+
+const INTERFACE: &str = "eth0";
+/// How long the kernel may take to remove the links of a namespace.
+const LINK_GONE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(50);
+const PLUGIN_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The caller of the plugins.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    caller: Caller,
+    conf_dir: PathBuf,
+}
+
+/// Why a pod has no network, or still has one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NetworkError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("network of sandbox {id}: {source}")]
+    Add { id: String, source: CallError },
+    #[error("network of sandbox {id}: {source}")]
+    Del { id: String, source: CallErrors },
+    #[error("network record of sandbox {id}: {reason}")]
+    Record { id: String, reason: String },
+    #[error("the network of sandbox {id} came without an address")]
+    NoAddress { id: String },
+    #[error("the task that calls the plugins was ended")]
+    Join,
+}
+
+/// What ADD gave a pod.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    /// The result, as DEL wants it again.
+    pub(crate) result: String,
+    pub(crate) ips: Vec<String>,
+}
+
+impl Network {
+    /// Nothing is read yet.
+    pub(crate) fn new(config: &Config) -> Network {
+        let caller = Caller::new(vec![config.cni_bin_dir.clone()]).timeout(PLUGIN_TIMEOUT);
+        Network {
+            caller,
+            conf_dir: config.cni_conf_dir.clone(),
+        }
+    }
+
+    /// The configuration for new pods, as text for the record.
+    pub(crate) fn load(&self) -> Result<String, NetworkError> {
+        Ok(ConfList::load_dir(&self.conf_dir)?.to_json().to_string())
+    }
+
+    /// ADD. When it fails, nothing of it is left.
+    pub(crate) async fn attach(&self, record: &SandboxRecord) -> Result<Attached, NetworkError> {
+        let (caller, record) = (self.caller.clone(), record.clone());
+        blocking(move || attach(&caller, &record)).await
+    }
+
+    /// DEL; a second one is a success.
+    pub(crate) async fn detach(&self, record: &SandboxRecord) -> Result<(), NetworkError> {
+        let (caller, record) = (self.caller.clone(), record.clone());
+        blocking(move || detach(&caller, &record)).await
+    }
+}
+
+/// Looks until the host's ends of the pod's links are gone; deletes what stays and says who keeps the namespace.
+pub(crate) async fn check_links_gone(record: SandboxRecord) {
+    let links = host_links(&record.cni_result);
+    let deadline = Instant::now() + LINK_GONE;
+    while links.iter().any(|name| link::exists(name).unwrap_or(false)) {
+        if Instant::now() > deadline {
+            delete_links(&record, &links);
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn delete_links(record: &SandboxRecord, links: &[String]) {
+    let holders = holders_of(&record.netns_path);
+    for name in links.iter().filter(|name| link::exists(name).unwrap_or(false)) {
+        tracing::warn!(
+            sandbox = record.id,
+            link = name,
+            ?holders,
+            "the network namespace is kept alive; deleting the link"
+        );
+        if let Err(error) = link::delete(name) {
+            tracing::warn!(sandbox = record.id, link = name, %error, "cannot delete the link");
+        }
+    }
+}
+
+/// Processes in whose mount namespace the path of the network namespace is still mounted.
+fn holders_of(netns_path: &str) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
+    pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+                .is_ok_and(|text| text.contains(netns_path))
+        })
+        .collect()
+}
+
+/// The links outside the pod that exist for it alone. A bridge is in the result too; it belongs to the network.
+fn host_links(result: &str) -> Vec<String> {
+    let result: Value = serde_json::from_str(result).unwrap_or_default();
+    let interfaces = result["interfaces"].as_array().cloned().unwrap_or_default();
+    let outside = interfaces
+        .iter()
+        .filter(|interface| interface["sandbox"].as_str().is_none_or(str::is_empty));
+    outside
+        .filter_map(|interface| interface["name"].as_str())
+        .filter(|name| is_veth(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A veth has a peer and, unlike bridges, VXLAN or MACVLAN devices, no device type.
+fn is_veth(name: &str) -> bool {
+    let read =
+        |file: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/{file}")).unwrap_or_default();
+    !name.contains('/') && read("iflink") != read("ifindex") && !read("uevent").contains("DEVTYPE=")
+}
+
+fn attach(caller: &Caller, record: &SandboxRecord) -> Result<Attached, NetworkError> {
+    let list = list(record)?;
+    let result = caller
+        .add(&list, &attachment(record))
+        .map_err(|source| NetworkError::Add {
+            id: record.id.clone(),
+            source,
+        })?;
+    let ips: Vec<String> = result
+        .ips
+        .iter()
+        .map(|ip| ip.address.addr().to_string())
+        .collect();
+    if ips.is_empty() {
+        detach(caller, record)?;
+        return Err(NetworkError::NoAddress {
+            id: record.id.clone(),
+        });
+    }
+    Ok(Attached {
+        result: result.to_json(list.version()).to_string(),
+        ips,
+    })
+}
+
+fn detach(caller: &Caller, record: &SandboxRecord) -> Result<(), NetworkError> {
+    let list = list(record)?;
+    let previous = previous(record)?;
+    caller
+        .del(&list, &attachment(record), previous.as_ref(), true)
+        .map_err(|source| NetworkError::Del {
+            id: record.id.clone(),
+            source,
+        })
+}
+
+fn list(record: &SandboxRecord) -> Result<ConfList, NetworkError> {
+    ConfList::parse(record.network.as_bytes()).map_err(|error| NetworkError::Record {
+        id: record.id.clone(),
+        reason: error.to_string(),
+    })
+}
+
+fn previous(record: &SandboxRecord) -> Result<Option<CniResult>, NetworkError> {
+    if record.cni_result.is_empty() {
+        return Ok(None);
+    }
+    let broken = |reason: String| NetworkError::Record {
+        id: record.id.clone(),
+        reason,
+    };
+    let value: Value = serde_json::from_str(&record.cni_result).map_err(|error| broken(error.to_string()))?;
+    CniResult::parse(&value)
+        .map(Some)
+        .map_err(|error| broken(error.to_string()))
+}
+
+fn attachment(record: &SandboxRecord) -> Attachment {
+    // After a reboot, or when the shim died, there is no namespace: DEL goes by the container id then.
+    let netns = PathBuf::from(&record.netns_path);
+    Attachment {
+        container_id: record.id.clone(),
+        netns: netns.exists().then_some(netns),
+        ifname: INTERFACE.to_owned(),
+        args: args(record),
+        capabilities: capabilities(&record.config),
+    }
+}
+
+/// What the kubelet's runtimes tell every plugin.
+fn args(record: &SandboxRecord) -> Vec<(String, String)> {
+    let metadata = record.config.metadata.clone().unwrap_or_default();
+    [
+        ("IgnoreUnknown", "1".to_owned()),
+        ("K8S_POD_NAMESPACE", metadata.namespace),
+        ("K8S_POD_NAME", metadata.name),
+        ("K8S_POD_INFRA_CONTAINER_ID", record.id.clone()),
+        ("K8S_POD_UID", metadata.uid),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .to_vec()
+}
+
+fn capabilities(config: &PodSandboxConfig) -> Map<String, Value> {
+    let mut capabilities = Map::new();
+    let ports: Vec<Value> = config
+        .port_mappings
+        .iter()
+        .filter(|port| port.host_port > 0)
+        .map(|port| {
+            let protocol = match port.protocol() {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+                Protocol::Sctp => "sctp",
+            };
+            json!({ "hostPort": port.host_port, "containerPort": port.container_port, "protocol": protocol, "hostIP": port.host_ip })
+        })
+        .collect();
+    if !ports.is_empty() {
+        capabilities.insert("portMappings".to_owned(), ports.into());
+    }
+    if let Some(dns) = &config.dns_config {
+        let dns = json!({ "servers": dns.servers, "searches": dns.searches, "options": dns.options });
+        capabilities.insert("dns".to_owned(), dns);
+    }
+    capabilities
+}
+
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+) -> Result<T, NetworkError> {
+    tokio::task::spawn_blocking(call)
+        .await
+        .map_err(|_| NetworkError::Join)?
+}

@@ -1,0 +1,228 @@
+//! The start of a daemon: what an earlier one left is found again, finished or undone.
+//!
+//! ```text
+//!   sandbox record    same boot                                another boot (everything that ran is gone)
+//!   Starting          undone                                   undone: DEL by id, leases freed
+//!   Ready             shim answers: adopted with containers    DEL without a namespace, NOTREADY, containers EXITED 255
+//!                     else: containers ended, 137, NOTREADY
+//!   NotReady          stays                                    stays
+//!   Removing          finished                                 finished
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use coracle_shim_api::pod::{ContainerState, StateResponse};
+
+use crate::daemon::Daemon;
+use crate::pods::{Container, Progress, Sandbox};
+use crate::runtime_service::half_done;
+use crate::store::{ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, StoreError};
+use crate::{dead_shim, shim, watch};
+
+/// How a container ended that a reboot took away.
+const LOST: i32 = 255;
+const LOST_MESSAGE: &str = "the machine was started anew";
+/// How a container ended whose end nobody can tell any more.
+const UNKNOWN_MESSAGE: &str = "ended while no daemon was there";
+
+/// Brings memory, records and the machine together. What fails is logged and tried again at the next start; the daemon
+/// serves all the same.
+pub(crate) async fn recover(daemon: &Arc<Daemon>) {
+    if let Err(error) = recover_records(daemon).await {
+        tracing::error!(%error, "cannot read the records");
+    }
+    remove_orphans(daemon).await;
+    daemon.remove_empty_cgroups();
+}
+
+async fn recover_records(daemon: &Arc<Daemon>) -> Result<(), StoreError> {
+    let mut containers: HashMap<String, Vec<ContainerRecord>> = HashMap::new();
+    for record in daemon.store.all::<ContainerRecord>()? {
+        containers
+            .entry(record.sandbox_id.clone())
+            .or_default()
+            .push(record);
+    }
+    for record in daemon.store.all::<SandboxRecord>()? {
+        let containers = containers.remove(&record.id).unwrap_or_default();
+        recover_sandbox(daemon, record, containers).await;
+    }
+    for orphan in containers.into_values().flatten() {
+        tracing::warn!(container = orphan.id, "its sandbox is not known: removed");
+        let sandbox = Sandbox::new(SandboxRecord {
+            id: orphan.sandbox_id.clone(),
+            ..SandboxRecord::default()
+        });
+        half_done::undo_create_container(daemon, &Arc::new(sandbox), orphan).await;
+    }
+    Ok(())
+}
+
+async fn recover_sandbox(daemon: &Arc<Daemon>, record: SandboxRecord, containers: Vec<ContainerRecord>) {
+    let id = record.id.clone();
+    let phase = record.phase();
+    if phase == SandboxPhase::Starting {
+        tracing::info!(sandbox = id, "undoing a start that was cut off");
+        half_done::undo_run_pod_sandbox(daemon, record).await;
+        return;
+    }
+    let other_boot = record.boot_id != daemon.boot_id;
+    let sandbox = Arc::new(Sandbox::new(record));
+    daemon.pods.add_sandbox(Arc::clone(&sandbox));
+    let (ready, cut_off): (Vec<_>, Vec<_>) = containers
+        .into_iter()
+        .partition(|record| other_boot || record.phase() != ContainerPhase::Creating);
+    for record in ready {
+        daemon
+            .pods
+            .add_container(Arc::new(Container::new(Arc::clone(&sandbox), record)));
+    }
+    if other_boot {
+        after_reboot(daemon, &sandbox).await;
+    } else {
+        find_shim(daemon, &sandbox).await;
+    }
+    for record in cut_off {
+        tracing::info!(container = record.id, "undoing a creation that was cut off");
+        half_done::undo_create_container(daemon, &sandbox, record).await;
+    }
+    finish_removals(daemon, &sandbox, phase).await;
+}
+
+async fn finish_removals(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, phase: SandboxPhase) {
+    for container in daemon.pods.containers_of(&sandbox.id) {
+        if container.with_record(|record| record.phase() == ContainerPhase::Removing)
+            && let Err(error) = half_done::finish_remove_container(daemon, &container).await
+        {
+            tracing::warn!(container = container.id, %error, "cannot finish its removal");
+        }
+    }
+    if phase == SandboxPhase::Removing
+        && let Err(error) = half_done::finish_remove_pod_sandbox(daemon, sandbox).await
+    {
+        tracing::warn!(sandbox = sandbox.id, %error, "cannot finish its removal");
+    }
+}
+
+/// Everything that ran is gone with the boot; addresses and rules on disk are not.
+async fn after_reboot(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
+    for container in daemon.pods.containers_of(&sandbox.id) {
+        let removing = container.with_record(|record| record.phase() == ContainerPhase::Removing);
+        if container.progress() != Progress::Exited && !removing {
+            dead_shim::record_exit(daemon, &container, LOST, LOST_MESSAGE);
+        }
+    }
+    let mut record = sandbox.record();
+    dead_shim::unbind(&record.netns_path);
+    if record.attached {
+        match daemon.network.detach(&record).await {
+            Ok(()) => record.attached = false,
+            Err(error) => tracing::warn!(sandbox = sandbox.id, %error, "cannot give back its network"),
+        }
+    }
+    if record.phase() == SandboxPhase::Ready {
+        record.set_phase(SandboxPhase::NotReady);
+    }
+    record.boot_id.clone_from(&daemon.boot_id);
+    if let Err(error) = daemon.store.put(&record) {
+        tracing::error!(sandbox = sandbox.id, %error, "cannot save the sandbox");
+    }
+    sandbox.set_record(record);
+}
+
+async fn find_shim(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
+    let found = match shim::find_again(&sandbox.id, &daemon.pod_directory(&sandbox.id)).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(sandbox = sandbox.id, %error, "taken for dead");
+            None
+        }
+    };
+    let Some(found) = found else {
+        let was_ready = sandbox.is_ready();
+        if was_ready {
+            tracing::warn!(sandbox = sandbox.id, "its shim is gone");
+        }
+        dead_shim::end_pod(daemon, sandbox).await;
+        return;
+    };
+    let client = found.started.shim.clone();
+    shim::adopt(daemon, sandbox, found.started);
+    adopt_containers(daemon, sandbox, &found.state, &client);
+    if !found.state.started {
+        not_ready(daemon, sandbox);
+    }
+    tracing::info!(sandbox = sandbox.id, pid = client.pid, "found again");
+}
+
+fn adopt_containers(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<Sandbox>,
+    state: &StateResponse,
+    shim: &crate::pods::Shim,
+) {
+    let known: HashMap<&str, &ContainerState> = state
+        .containers
+        .iter()
+        .map(|container| (container.id.as_str(), container))
+        .collect();
+    for container in daemon.pods.containers_of(&sandbox.id) {
+        match known.get(container.id.as_str()) {
+            Some(state) => {
+                watch::observe(daemon, &container, state);
+                if container.progress() != Progress::Exited {
+                    watch::container(daemon, &container, shim.clone());
+                }
+            }
+            None if container.progress() == Progress::Exited => {}
+            None => dead_shim::record_exit(daemon, &container, dead_shim::KILLED, UNKNOWN_MESSAGE),
+        }
+    }
+}
+
+/// StopPodSandbox was cut off after it had ended the pod.
+fn not_ready(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
+    let mut record = sandbox.record();
+    if record.phase() == SandboxPhase::Ready {
+        record.set_phase(SandboxPhase::NotReady);
+        if let Err(error) = daemon.store.put(&record) {
+            tracing::error!(sandbox = sandbox.id, %error, "cannot save the sandbox");
+        }
+        sandbox.set_record(record);
+    }
+}
+
+/// Directories that no record speaks of: a power cut can have taken the record of a container that was being made.
+async fn remove_orphans(daemon: &Arc<Daemon>) {
+    let trash = daemon.trash_directory();
+    tokio::task::spawn_blocking(move || std::fs::remove_dir_all(trash));
+    for id in names_in(&daemon.config.root.join("containers")) {
+        if daemon.pods.container(&id).is_none() {
+            tracing::info!(container = id, "removing a writable layer that has no record");
+            let path = daemon.container_directory(&id);
+            tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path));
+        }
+    }
+    for id in names_in(&daemon.config.state.join("pods")) {
+        if daemon.pods.sandbox(&id).is_some() {
+            continue;
+        }
+        let path = daemon.pod_directory(&id);
+        if let Ok(Some(found)) = shim::find_again(&id, &path).await {
+            tracing::info!(sandbox = id, "ending a shim that has no record");
+            shim::shut_down(&found.started.shim).await;
+            shim::collect_ended(found.started).await;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove");
+        }
+    }
+}
+
+fn names_in(directory: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}

@@ -1,0 +1,364 @@
+//! CreateContainer: a container that is complete and does not run yet.
+//!
+//! ```text
+//!   plan (pure) -> record -> directories -> volumes -> shim -> ready
+//!                    +------ the disk syncs meanwhile -----------^
+//! ```
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coracle_cri::runtime_v1::{ContainerConfig, CreateContainerRequest, CreateContainerResponse};
+use coracle_images::Image;
+use coracle_shim_api::Code;
+use coracle_shim_api::pod::{CreateContainerRequest as ShimRequest, Overlay};
+use tokio::task::JoinHandle;
+
+use super::{Failure, files, identity, run_pod_sandbox, to_the_end};
+use crate::daemon::{Daemon, now};
+use crate::pods::{Container, Progress, Sandbox};
+use crate::spec::{self, ImageDefaults, Plan};
+use crate::steps::{Operation, Step};
+use crate::store::{ContainerPhase, ContainerRecord, StoreError};
+use crate::{dead_shim, watch};
+
+pub(super) const OPERATION: Operation<Work, Failure> = Operation {
+    name: "create_container",
+    steps: &[
+        Step {
+            name: "record",
+            run: |w| Box::pin(w.save_record()),
+            undo: Some(|w| Box::pin(w.forget())),
+        },
+        Step {
+            name: "directories",
+            run: |w| Box::pin(w.make_directories()),
+            undo: Some(|w| Box::pin(w.remove_directories())),
+        },
+        Step {
+            name: "volumes",
+            run: |w| Box::pin(w.prepare_volumes()),
+            undo: Some(|w| Box::pin(w.remove_made_volumes())),
+        },
+        Step {
+            name: "shim",
+            run: |w| Box::pin(w.create()),
+            undo: Some(|w| Box::pin(w.delete())),
+        },
+        Step {
+            name: "ready",
+            run: |w| Box::pin(w.make_ready()),
+            undo: None,
+        },
+    ],
+};
+
+/// A container in the making.
+pub(super) struct Work {
+    daemon: Arc<Daemon>,
+    sandbox: Arc<Sandbox>,
+    record: ContainerRecord,
+    directory: PathBuf,
+    /// Absent when an earlier daemon's work is undone.
+    input: Option<Input>,
+    /// Host directories that were made for volumes.
+    made: Vec<PathBuf>,
+    on_disk: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+struct Input {
+    plan: Plan,
+    image: Arc<Image>,
+}
+
+pub(super) async fn create_container(
+    daemon: Arc<Daemon>,
+    request: CreateContainerRequest,
+) -> Result<CreateContainerResponse, Failure> {
+    let config = request.config.ok_or(Failure::Missing { field: "config" })?;
+    let metadata = config.metadata.clone().ok_or(Failure::Missing {
+        field: "config.metadata",
+    })?;
+    if metadata.name.is_empty() {
+        return Err(Failure::Missing {
+            field: "config.metadata.name",
+        });
+    }
+    let not_found = || Failure::NotFound {
+        kind: "sandbox",
+        id: request.pod_sandbox_id.clone(),
+    };
+    let sandbox = daemon
+        .pods
+        .sandbox(&request.pod_sandbox_id)
+        .ok_or_else(not_found)?;
+    to_the_end(async move {
+        let name = name(&sandbox.id, &config);
+        let _reservation = daemon.pods.reserve(format!("container {name}")).await;
+        let _shared = sandbox.lifecycle.read().await;
+        if !sandbox.is_ready() {
+            return Err(Failure::SandboxNotReady {
+                id: sandbox.id.clone(),
+            });
+        }
+        if let Some(existing) = find(&daemon, &sandbox, &config) {
+            return same_again(&existing, &config, name);
+        }
+        let mut work = Work::plan(&daemon, &sandbox, config)?;
+        let id = work.record.id.clone();
+        daemon.runner.run(&OPERATION, &id, &mut work).await?;
+        Ok(CreateContainerResponse { container_id: id })
+    })
+    .await
+}
+
+/// Undoes what an earlier daemon did not finish.
+pub(crate) async fn undo(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, record: ContainerRecord) {
+    let id = record.id.clone();
+    let mut work = Work::new(daemon, sandbox, record, None);
+    daemon.runner.undo(&OPERATION, &id, &mut work).await;
+}
+
+/// What makes a container unique in its sandbox.
+fn name(sandbox_id: &str, config: &ContainerConfig) -> String {
+    let metadata = config.metadata.clone().unwrap_or_default();
+    format!("{}_{sandbox_id}_{}", metadata.name, metadata.attempt)
+}
+
+fn find(daemon: &Daemon, sandbox: &Sandbox, config: &ContainerConfig) -> Option<Arc<Container>> {
+    let same = |container: &Arc<Container>| {
+        container.with_record(|record| record.config.metadata == config.metadata)
+    };
+    daemon.pods.containers_of(&sandbox.id).into_iter().find(same)
+}
+
+/// The same request again, after its answer was lost: the same answer.
+fn same_again(
+    existing: &Container,
+    config: &ContainerConfig,
+    name: String,
+) -> Result<CreateContainerResponse, Failure> {
+    let same = existing.with_record(|record| record.config == *config);
+    if same && existing.progress() == Progress::Created {
+        return Ok(CreateContainerResponse {
+            container_id: existing.id.clone(),
+        });
+    }
+    Err(Failure::Exists {
+        kind: "container",
+        name,
+        id: existing.id.clone(),
+    })
+}
+
+impl Work {
+    /// Checks everything and touches nothing.
+    fn plan(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, config: ContainerConfig) -> Result<Work, Failure> {
+        let asked = config.image.clone().unwrap_or_default().image;
+        let image = daemon.images.get(&asked).ok_or(Failure::NoImage(asked))?;
+        let security = config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.security_context.clone())
+            .unwrap_or_default();
+        let identity = identity::resolve(&daemon.images, &image, &security)?;
+        let pod = sandbox.record();
+        let id = super::id::generate()?;
+        let mut record = ContainerRecord {
+            sandbox_id: sandbox.id.clone(),
+            image_id: image.id.clone(),
+            created_at: now(),
+            phase: ContainerPhase::Creating.into(),
+            boot_id: daemon.boot_id.clone(),
+            cgroup: format!("{}/{id}", pod.cgroup_parent),
+            uid: identity.uid,
+            gid: identity.gid,
+            groups: identity.groups.clone(),
+            id,
+            ..ContainerRecord::default()
+        };
+        let directory = daemon.container_directory(&record.id);
+        let plan = spec::plan(&spec::Request {
+            id: &record.id,
+            sandbox_id: &sandbox.id,
+            config: &config,
+            sandbox: &pod.config,
+            image: ImageDefaults {
+                entrypoint: image.entrypoint(),
+                cmd: image.cmd(),
+                env: image.env(),
+                working_dir: image.working_dir(),
+                stop_signal: image.stop_signal(),
+            },
+            identity,
+            host: &daemon.host,
+            cgroup: &record.cgroup,
+            hostname: &run_pod_sandbox::hostname(&pod.config),
+            pod_files: &daemon.pod_directory(&sandbox.id),
+            rootfs: &directory.join("rootfs"),
+            unset_seccomp_profile: daemon.config.unset_seccomp_profile,
+        })?;
+        record.log_path = plan.log_path.display().to_string();
+        record.stop_signal = plan.stop_signal;
+        record.process = serde_json::to_string(plan.spec.process())?;
+        record.config = config;
+        Ok(Work::new(daemon, sandbox, record, Some(Input { plan, image })))
+    }
+
+    fn new(
+        daemon: &Arc<Daemon>,
+        sandbox: &Arc<Sandbox>,
+        record: ContainerRecord,
+        input: Option<Input>,
+    ) -> Work {
+        Work {
+            directory: daemon.container_directory(&record.id),
+            daemon: Arc::clone(daemon),
+            sandbox: Arc::clone(sandbox),
+            record,
+            input,
+            made: Vec::new(),
+            on_disk: None,
+        }
+    }
+
+    fn input(&mut self) -> Result<&mut Input, Failure> {
+        self.input.as_mut().ok_or(Failure::Join)
+    }
+
+    /// From here on the image's layers stay, even if the image is removed.
+    async fn save_record(&mut self) -> Result<(), Failure> {
+        let image = Arc::clone(&self.input()?.image);
+        let lower = self
+            .daemon
+            .images
+            .hold(&self.record.id, &image)
+            .map_err(|_| Failure::NoImage(image.id.clone()))?;
+        self.record.lower = lower.iter().map(|layer| layer.display().to_string()).collect();
+        let position = self.daemon.store.put(&self.record)?;
+        let daemon = Arc::clone(&self.daemon);
+        self.on_disk = Some(tokio::spawn(async move { daemon.store.sync(position).await }));
+        Ok(())
+    }
+
+    async fn forget(&mut self) -> Result<(), Failure> {
+        self.daemon.images.release(&self.record.id);
+        Ok(self.daemon.store.delete::<ContainerRecord>(&self.record.id)?)
+    }
+
+    async fn make_directories(&mut self) -> Result<(), Failure> {
+        let root = self.input()?.image.root.clone();
+        let io = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| Failure::Io {
+                action: "create",
+                path,
+                source,
+            }
+        };
+        for name in ["upper", "work", "rootfs"] {
+            let path = self.directory.join(name);
+            std::fs::create_dir_all(&path).map_err(io(&path))?;
+        }
+        // The root directory that the container sees is the upper one: it has to look like the image's.
+        let upper = self.directory.join("upper");
+        std::os::unix::fs::chown(&upper, Some(root.uid), Some(root.gid)).map_err(io(&upper))?;
+        std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(root.mode)).map_err(io(&upper))
+    }
+
+    async fn remove_directories(&mut self) -> Result<(), Failure> {
+        files::remove_all(&self.directory)
+    }
+
+    /// Looks at every volume's source, on a thread of its own: one may lie on a file system that hangs.
+    async fn prepare_volumes(&mut self) -> Result<(), Failure> {
+        let volumes = std::mem::take(&mut self.input()?.plan.volumes);
+        for volume in volumes {
+            let destination = volume.container_path.clone();
+            let prepared = tokio::task::spawn_blocking(move || volume.prepare());
+            let source = prepared.await.map_err(|_| Failure::Join)??;
+            self.made.extend(source.made);
+            let spec = &mut self.input()?.plan.spec;
+            let mut mounts = spec.mounts_mut().as_mut().into_iter().flatten();
+            if let Some(mount) = mounts.find(|mount| *mount.destination() == destination) {
+                mount.set_source(Some(source.path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Only what was made for this container and is still empty.
+    async fn remove_made_volumes(&mut self) -> Result<(), Failure> {
+        for directory in self.made.iter().rev() {
+            let _ = std::fs::remove_dir(directory);
+        }
+        Ok(())
+    }
+
+    async fn create(&mut self) -> Result<(), Failure> {
+        let Some(shim) = self.sandbox.shim() else {
+            return Err(Failure::SandboxNotReady {
+                id: self.sandbox.id.clone(),
+            });
+        };
+        let request = self.request()?;
+        let created = shim.client.create_container(&request).await?;
+        self.record.created_at = created.created_at;
+        Ok(())
+    }
+
+    fn request(&mut self) -> Result<ShimRequest, Failure> {
+        let path = |path: PathBuf| path.display().to_string();
+        let overlay = Overlay {
+            store: path(self.daemon.images.layer_store().to_owned()),
+            lower: self.record.lower.clone(),
+            upper: path(self.directory.join("upper")),
+            work: path(self.directory.join("work")),
+            ..Overlay::default()
+        };
+        let config = &self.record.config;
+        let mut request = ShimRequest {
+            id: self.record.id.clone(),
+            overlay: Some(overlay).into(),
+            log_path: self.record.log_path.clone(),
+            stdin: config.stdin,
+            stdin_once: config.stdin_once,
+            bundle: path(self.directory.clone()),
+            ..ShimRequest::default()
+        };
+        let plan = &self.input()?.plan;
+        request.spec = serde_json::to_vec(&plan.spec)?;
+        request.share_shm = plan.share_shm;
+        Ok(request)
+    }
+
+    async fn delete(&mut self) -> Result<(), Failure> {
+        match self.sandbox.shim() {
+            Some(shim) => match shim.client.delete_container(&self.record.id).await {
+                Err(error) if !error.is(Code::NOT_FOUND) => Err(error.into()),
+                _ => Ok(()),
+            },
+            None => {
+                dead_shim::end_cgroup(&self.daemon, self.record.cgroup.clone()).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn make_ready(&mut self) -> Result<(), Failure> {
+        self.record.set_phase(ContainerPhase::Created);
+        self.daemon.store.put(&self.record)?;
+        if let Some(on_disk) = self.on_disk.take() {
+            on_disk.await.map_err(|_| Failure::Join)??;
+        }
+        let container = Arc::new(Container::new(Arc::clone(&self.sandbox), self.record.clone()));
+        self.daemon.pods.add_container(Arc::clone(&container));
+        match self.sandbox.shim() {
+            Some(shim) => watch::container(&self.daemon, &container, shim),
+            // Whoever cleaned up after the shim did not know the container yet.
+            None => dead_shim::record_exit(&self.daemon, &container, dead_shim::KILLED, dead_shim::MESSAGE),
+        }
+        Ok(())
+    }
+}

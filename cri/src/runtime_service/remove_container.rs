@@ -1,0 +1,141 @@
+//! RemoveContainer: ends what runs, removes the writable layer, forgets the container. One that is not known is removed.
+//! Its log is the kubelet's to delete.
+
+use std::io;
+use std::sync::Arc;
+
+use coracle_cri::runtime_v1::{RemoveContainerRequest, RemoveContainerResponse};
+use coracle_shim_api::{Code, RpcError};
+
+use super::{Failure, to_the_end};
+use crate::daemon::Daemon;
+use crate::dead_shim;
+use crate::pods::Container;
+use crate::steps::{Operation, Step};
+use crate::store::{ContainerPhase, ContainerRecord};
+
+pub(super) const OPERATION: Operation<Work, Failure> = Operation {
+    name: "remove_container",
+    steps: &[
+        Step {
+            name: "record",
+            run: |w| Box::pin(w.save_record()),
+            undo: None,
+        },
+        Step {
+            name: "shim",
+            run: |w| Box::pin(w.delete()),
+            undo: None,
+        },
+        Step {
+            name: "directories",
+            run: |w| Box::pin(w.remove_directories()),
+            undo: None,
+        },
+        Step {
+            name: "forget",
+            run: |w| Box::pin(w.forget()),
+            undo: None,
+        },
+    ],
+};
+
+/// A container that will be forgotten.
+pub(super) struct Work {
+    daemon: Arc<Daemon>,
+    container: Arc<Container>,
+}
+
+pub(super) async fn remove_container(
+    daemon: Arc<Daemon>,
+    request: RemoveContainerRequest,
+) -> Result<RemoveContainerResponse, Failure> {
+    let Some(container) = daemon.pods.container(&request.container_id) else {
+        return Ok(RemoveContainerResponse {});
+    };
+    to_the_end(async move {
+        finish(&daemon, &container).await?;
+        Ok(RemoveContainerResponse {})
+    })
+    .await
+}
+
+/// Removes the container, wherever an earlier attempt ended.
+pub(crate) async fn finish(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(), Failure> {
+    let _shared = container.sandbox.lifecycle.read().await;
+    remove(daemon, container).await
+}
+
+/// The caller holds the sandbox, shared or alone.
+pub(super) async fn remove(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(), Failure> {
+    let _alone = container.lifecycle.lock().await;
+    // Somebody else may have removed it while we waited.
+    if daemon.pods.container(&container.id).is_none() {
+        return Ok(());
+    }
+    let mut work = Work {
+        daemon: Arc::clone(daemon),
+        container: Arc::clone(container),
+    };
+    daemon.runner.run(&OPERATION, &container.id, &mut work).await
+}
+
+impl Work {
+    async fn save_record(&mut self) -> Result<(), Failure> {
+        let record = self
+            .container
+            .update_record(|record| record.set_phase(ContainerPhase::Removing));
+        self.daemon.store.put(&record)?;
+        Ok(())
+    }
+
+    async fn delete(&mut self) -> Result<(), Failure> {
+        let deleted = match self.container.sandbox.shim() {
+            Some(shim) => shim.client.delete_container(&self.container.id).await,
+            None => Err(RpcError::Closed("no shim".to_owned())),
+        };
+        match deleted {
+            Err(RpcError::Closed(_)) => {
+                let cgroup = self.container.with_record(|record| record.cgroup.clone());
+                dead_shim::end_cgroup(&self.daemon, cgroup).await;
+                Ok(())
+            }
+            Err(error) if !error.is(Code::NOT_FOUND) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Out of the way now, from the disk in the background: a layer can hold a million files.
+    async fn remove_directories(&mut self) -> Result<(), Failure> {
+        let from = self.daemon.container_directory(&self.container.id);
+        let trash = self.daemon.trash_directory();
+        let to = trash.join(&self.container.id);
+        let moved = std::fs::create_dir_all(&trash).and_then(|()| std::fs::rename(&from, &to));
+        match moved {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Failure::Io {
+                    action: "remove",
+                    path: from,
+                    source,
+                });
+            }
+            _ => {}
+        }
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = std::fs::remove_dir_all(&to)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %to.display(), %error, "cannot remove");
+            }
+        });
+        Ok(())
+    }
+
+    async fn forget(&mut self) -> Result<(), Failure> {
+        self.daemon.images.release(&self.container.id);
+        self.daemon.store.delete::<ContainerRecord>(&self.container.id)?;
+        self.daemon.pods.remove_container(&self.container.id);
+        self.daemon.samples.forget(&self.container.id);
+        Ok(())
+    }
+}

@@ -1,0 +1,432 @@
+//! RunPodSandbox: a pod that is ready for containers, its network included.
+//!
+//! ```text
+//!   record ---> directories ---> shim ---> pod ---> network ---> ready
+//!     |  written, not yet on disk                     ^
+//!     +--- the disk syncs meanwhile ------------------+  before the first address is taken
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coracle_cri::runtime_v1::{NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse};
+use coracle_shim_api::pod::{NamespaceMode as ShimMode, StartPodRequest};
+use tokio::task::JoinHandle;
+
+use super::{Failure, to_the_end};
+use crate::daemon::{Daemon, now};
+use crate::pods::Sandbox;
+use crate::shim::{self, Started};
+use crate::steps::{Operation, Step};
+use crate::store::{SandboxPhase, SandboxRecord, StoreError};
+use crate::{dead_shim, network, pod_files, spec};
+
+pub(super) const OPERATION: Operation<Work, Failure> = Operation {
+    name: "run_pod_sandbox",
+    steps: &[
+        Step {
+            name: "record",
+            run: |w| Box::pin(w.save_record()),
+            undo: Some(|w| Box::pin(w.forget())),
+        },
+        Step {
+            name: "directories",
+            run: |w| Box::pin(w.make_directories()),
+            undo: Some(|w| Box::pin(w.remove_directories())),
+        },
+        Step {
+            name: "shim",
+            run: |w| Box::pin(w.start_shim()),
+            undo: Some(|w| Box::pin(w.end_shim())),
+        },
+        Step {
+            name: "pod",
+            run: |w| Box::pin(w.start_pod()),
+            undo: None,
+        },
+        Step {
+            name: "network",
+            run: |w| Box::pin(w.attach()),
+            undo: Some(|w| Box::pin(w.detach())),
+        },
+        Step {
+            name: "ready",
+            run: |w| Box::pin(w.make_ready()),
+            undo: None,
+        },
+    ],
+};
+
+/// A pod in the making.
+pub(super) struct Work {
+    daemon: Arc<Daemon>,
+    record: SandboxRecord,
+    directory: PathBuf,
+    shim: Option<Started>,
+    /// The record on its way to the disk.
+    on_disk: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+pub(super) async fn run_pod_sandbox(
+    daemon: Arc<Daemon>,
+    request: RunPodSandboxRequest,
+) -> Result<RunPodSandboxResponse, Failure> {
+    let config = request.config.ok_or(Failure::Missing { field: "config" })?;
+    check(&config, &request.runtime_handler)?;
+    to_the_end(async move {
+        let name = name(&config);
+        let _reservation = daemon.pods.reserve(format!("sandbox {name}")).await;
+        if let Some(existing) = find(&daemon, &name) {
+            return same_again(&existing, &config, name);
+        }
+        let id = super::id::generate()?;
+        let record = plan(&daemon, id.clone(), config, request.runtime_handler)?;
+        let mut work = Work::new(&daemon, record);
+        daemon.runner.run(&OPERATION, &id, &mut work).await?;
+        Ok(RunPodSandboxResponse { pod_sandbox_id: id })
+    })
+    .await
+}
+
+/// Undoes what an earlier daemon did not finish.
+pub(crate) async fn undo(daemon: &Arc<Daemon>, record: SandboxRecord) {
+    let id = record.id.clone();
+    let mut work = Work::new(daemon, record);
+    daemon.runner.undo(&OPERATION, &id, &mut work).await;
+}
+
+fn check(config: &PodSandboxConfig, runtime_handler: &str) -> Result<(), Failure> {
+    let metadata = config.metadata.as_ref().ok_or(Failure::Missing {
+        field: "config.metadata",
+    })?;
+    if metadata.name.is_empty() {
+        return Err(Failure::Missing {
+            field: "config.metadata.name",
+        });
+    }
+    let invalid = |field, value: &str, wants| Failure::Invalid {
+        field,
+        value: value.to_owned(),
+        wants,
+    };
+    if !super::status::HANDLERS.contains(&runtime_handler) {
+        return Err(invalid(
+            "runtime_handler",
+            runtime_handler,
+            "no such runtime handler",
+        ));
+    }
+    if config.hostname.len() > 64
+        || config
+            .hostname
+            .contains(|c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c))
+    {
+        return Err(invalid(
+            "config.hostname",
+            &config.hostname,
+            "not a host name of at most 64 characters",
+        ));
+    }
+    if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
+        return Err(invalid(
+            "config.log_directory",
+            &config.log_directory,
+            "not an absolute path",
+        ));
+    }
+    for port in &config.port_mappings {
+        let in_range = |port: i32| (0..=65535).contains(&port);
+        if !in_range(port.container_port)
+            || !in_range(port.host_port)
+            || port.container_port == 0 && port.host_port > 0
+        {
+            let value = format!("{}:{}", port.host_port, port.container_port);
+            return Err(invalid("config.port_mappings", &value, "not port numbers"));
+        }
+    }
+    let dns = config.dns_config.clone().unwrap_or_default();
+    let mut dns = dns.servers.iter().chain(&dns.searches).chain(&dns.options);
+    if let Some(line) = dns.find(|line| line.is_empty() || line.contains(char::is_whitespace)) {
+        return Err(invalid("config.dns_config", line, "not one word"));
+    }
+    let linux = config.linux.clone().unwrap_or_default();
+    if !linux.cgroup_parent.is_empty() && linux.cgroup_parent.split('/').any(|part| part == "..") {
+        return Err(invalid(
+            "config.linux.cgroup_parent",
+            &linux.cgroup_parent,
+            "leads out of itself",
+        ));
+    }
+    check_namespaces(config)
+}
+
+fn check_namespaces(config: &PodSandboxConfig) -> Result<(), Failure> {
+    let options = spec::namespace_options(config);
+    spec::check_user_namespace(&options)?;
+    let modes = [
+        (
+            "config.linux.security_context.namespace_options.network",
+            options.network,
+            false,
+        ),
+        (
+            "config.linux.security_context.namespace_options.pid",
+            options.pid,
+            true,
+        ),
+        (
+            "config.linux.security_context.namespace_options.ipc",
+            options.ipc,
+            false,
+        ),
+    ];
+    for (field, mode, container_allowed) in modes {
+        match NamespaceMode::try_from(mode) {
+            Ok(NamespaceMode::Pod | NamespaceMode::Node) => {}
+            Ok(NamespaceMode::Container) if container_allowed => {}
+            Ok(other) => {
+                let value = other.as_str_name().to_owned();
+                return Err(Failure::Invalid {
+                    field,
+                    value,
+                    wants: "not a mode of a sandbox",
+                });
+            }
+            Err(_) => {
+                return Err(Failure::Invalid {
+                    field,
+                    value: mode.to_string(),
+                    wants: "no such mode",
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What makes a sandbox unique for the kubelet.
+fn name(config: &PodSandboxConfig) -> String {
+    let metadata = config.metadata.clone().unwrap_or_default();
+    format!(
+        "{}_{}_{}_{}",
+        metadata.name, metadata.namespace, metadata.uid, metadata.attempt
+    )
+}
+
+fn find(daemon: &Daemon, wanted: &str) -> Option<Arc<Sandbox>> {
+    let same = |sandbox: &Arc<Sandbox>| sandbox.with_record(|record| name(&record.config) == wanted);
+    daemon.pods.sandboxes().into_iter().find(same)
+}
+
+/// The same request again, after its answer was lost: the same answer. Anything else under that name is an error.
+fn same_again(
+    existing: &Sandbox,
+    config: &PodSandboxConfig,
+    name: String,
+) -> Result<RunPodSandboxResponse, Failure> {
+    if existing.is_ready() && existing.with_record(|record| record.config == *config) {
+        return Ok(RunPodSandboxResponse {
+            pod_sandbox_id: existing.id.clone(),
+        });
+    }
+    Err(Failure::Exists {
+        kind: "sandbox",
+        name,
+        id: existing.id.clone(),
+    })
+}
+
+fn plan(
+    daemon: &Daemon,
+    id: String,
+    config: PodSandboxConfig,
+    runtime_handler: String,
+) -> Result<SandboxRecord, Failure> {
+    let linux = config.linux.clone().unwrap_or_default();
+    let own_network = spec::network_mode(&config) == NamespaceMode::Pod;
+    let asked = linux.cgroup_parent.trim_end_matches('/');
+    let cgroup_parent = match asked {
+        "" => format!("{}/{id}", daemon.config.cgroup_root),
+        asked => format!("/{}", asked.trim_start_matches('/')),
+    };
+    Ok(SandboxRecord {
+        cgroup_owned: asked.is_empty() || !daemon.hierarchies.exists(&cgroup_parent),
+        cgroup_parent,
+        // Names of network namespaces are short: they stand in messages and in `ip netns`.
+        netns_path: if own_network {
+            format!("/run/netns/coracle-{}", &id[..32])
+        } else {
+            String::new()
+        },
+        network: if own_network {
+            daemon.network.load()?
+        } else {
+            String::new()
+        },
+        attached: own_network,
+        created_at: now(),
+        phase: SandboxPhase::Starting.into(),
+        boot_id: daemon.boot_id.clone(),
+        runtime_handler,
+        config,
+        id,
+        ..SandboxRecord::default()
+    })
+}
+
+impl Work {
+    fn new(daemon: &Arc<Daemon>, record: SandboxRecord) -> Work {
+        let directory = daemon.pod_directory(&record.id);
+        Work {
+            daemon: Arc::clone(daemon),
+            record,
+            directory,
+            shim: None,
+            on_disk: None,
+        }
+    }
+
+    async fn save_record(&mut self) -> Result<(), Failure> {
+        let position = self.daemon.store.put(&self.record)?;
+        let daemon = Arc::clone(&self.daemon);
+        self.on_disk = Some(tokio::spawn(async move { daemon.store.sync(position).await }));
+        Ok(())
+    }
+
+    async fn forget(&mut self) -> Result<(), Failure> {
+        Ok(self.daemon.store.delete::<SandboxRecord>(&self.record.id)?)
+    }
+
+    async fn make_directories(&mut self) -> Result<(), Failure> {
+        let log_directory = &self.record.config.log_directory;
+        if !log_directory.is_empty() {
+            std::fs::create_dir_all(log_directory).map_err(|source| Failure::Io {
+                action: "create config.log_directory",
+                path: log_directory.into(),
+                source,
+            })?;
+        }
+        Ok(pod_files::write(
+            &self.directory,
+            &self.record.config,
+            &hostname(&self.record.config),
+        )?)
+    }
+
+    async fn remove_directories(&mut self) -> Result<(), Failure> {
+        super::files::remove_all(&self.directory)
+    }
+
+    async fn start_shim(&mut self) -> Result<(), Failure> {
+        self.shim = Some(shim::start(&self.daemon, &self.record.id, &self.directory).await?);
+        Ok(())
+    }
+
+    /// Also finds the shim of a daemon that was killed here, and cleans up after one that is dead.
+    async fn end_shim(&mut self) -> Result<(), Failure> {
+        let started = match self.shim.take() {
+            Some(started) => Some(started),
+            None => shim::find_again(&self.record.id, &self.directory)
+                .await?
+                .map(|found| found.started),
+        };
+        if let Some(started) = started {
+            shim::shut_down(&started.shim).await;
+            shim::collect_ended(started).await;
+        }
+        dead_shim::clean_up(&self.daemon, &self.record).await;
+        self.daemon.remove_empty_cgroups();
+        Ok(())
+    }
+
+    async fn start_pod(&mut self) -> Result<(), Failure> {
+        let Some(started) = &self.shim else {
+            return Err(Failure::Join);
+        };
+        started
+            .shim
+            .client
+            .start_pod(&start_request(&self.record))
+            .await?;
+        Ok(())
+    }
+
+    async fn attach(&mut self) -> Result<(), Failure> {
+        // Before an address is taken, the record that gives it back has to be on disk.
+        if let Some(on_disk) = self.on_disk.take() {
+            on_disk.await.map_err(|_| Failure::Join)??;
+        }
+        if !self.record.attached {
+            return Ok(());
+        }
+        let attached = self.daemon.network.attach(&self.record).await?;
+        self.record.cni_result = attached.result;
+        self.record.ips = attached.ips;
+        let hostname = hostname(&self.record.config);
+        Ok(pod_files::write_hosts(
+            &self.directory,
+            &self.record.config,
+            &hostname,
+            &self.record.ips,
+        )?)
+    }
+
+    async fn detach(&mut self) -> Result<(), Failure> {
+        if self.record.attached {
+            self.daemon.network.detach(&self.record).await?;
+            tokio::spawn(network::check_links_gone(self.record.clone()));
+        }
+        Ok(())
+    }
+
+    async fn make_ready(&mut self) -> Result<(), Failure> {
+        self.record.set_phase(SandboxPhase::Ready);
+        self.daemon.store.put(&self.record)?;
+        let sandbox = Arc::new(Sandbox::new(self.record.clone()));
+        if let Some(started) = self.shim.take() {
+            shim::adopt(&self.daemon, &sandbox, started);
+        }
+        self.daemon.pods.add_sandbox(sandbox);
+        Ok(())
+    }
+}
+
+/// The name in the pod's UTS namespace: as asked, else the node's.
+pub(super) fn hostname(config: &PodSandboxConfig) -> String {
+    if config.hostname.is_empty() {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    } else {
+        config.hostname.clone()
+    }
+}
+
+fn start_request(record: &SandboxRecord) -> StartPodRequest {
+    let options = spec::namespace_options(&record.config);
+    let linux = record.config.linux.clone().unwrap_or_default();
+    let own_network = !record.netns_path.is_empty();
+    StartPodRequest {
+        sandbox_id: record.id.clone(),
+        // A pod on the host's network has the host's name: no UTS namespace.
+        hostname: if own_network {
+            hostname(&record.config)
+        } else {
+            String::new()
+        },
+        network: shim_mode(options.network).into(),
+        pid: shim_mode(options.pid).into(),
+        ipc: shim_mode(options.ipc).into(),
+        netns_path: record.netns_path.clone(),
+        sysctls: linux.sysctls,
+        pod_cgroup: record.cgroup_parent.clone(),
+        remove_pod_cgroup: record.cgroup_owned,
+        ..StartPodRequest::default()
+    }
+}
+
+fn shim_mode(mode: i32) -> ShimMode {
+    match NamespaceMode::try_from(mode) {
+        Ok(NamespaceMode::Node) => ShimMode::NAMESPACE_MODE_NODE,
+        Ok(NamespaceMode::Container) => ShimMode::NAMESPACE_MODE_CONTAINER,
+        _ => ShimMode::NAMESPACE_MODE_POD,
+    }
+}

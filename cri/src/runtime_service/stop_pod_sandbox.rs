@@ -1,0 +1,136 @@
+//! StopPodSandbox: ends every container, gives back the network, lets the shim go. Can be repeated; a pod that is not
+//! known is stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_cri::runtime_v1::{StopPodSandboxRequest, StopPodSandboxResponse};
+use coracle_shim_api::RpcError;
+
+use super::{Failure, to_the_end};
+use crate::daemon::Daemon;
+use crate::pods::Sandbox;
+use crate::steps::{Operation, Step};
+use crate::store::SandboxPhase;
+use crate::{dead_shim, network, shim};
+
+/// Processes that were killed leave at once, unless the kernel holds them.
+const LEAVE: Duration = Duration::from_secs(10);
+
+pub(super) const OPERATION: Operation<Work, Failure> = Operation {
+    name: "stop_pod_sandbox",
+    steps: &[
+        Step {
+            name: "containers",
+            run: |w| Box::pin(w.end_containers()),
+            undo: None,
+        },
+        Step {
+            name: "network",
+            run: |w| Box::pin(w.detach()),
+            undo: None,
+        },
+        Step {
+            name: "shim",
+            run: |w| Box::pin(w.end_shim()),
+            undo: None,
+        },
+        Step {
+            name: "record",
+            run: |w| Box::pin(w.save_record()),
+            undo: None,
+        },
+    ],
+};
+
+/// A pod on its way out.
+pub(super) struct Work {
+    daemon: Arc<Daemon>,
+    sandbox: Arc<Sandbox>,
+}
+
+pub(super) async fn stop_pod_sandbox(
+    daemon: Arc<Daemon>,
+    request: StopPodSandboxRequest,
+) -> Result<StopPodSandboxResponse, Failure> {
+    let Some(sandbox) = daemon.pods.sandbox(&request.pod_sandbox_id) else {
+        return Ok(StopPodSandboxResponse {});
+    };
+    to_the_end(async move {
+        let _alone = sandbox.lifecycle.write().await;
+        stop(&daemon, &sandbox).await?;
+        Ok(StopPodSandboxResponse {})
+    })
+    .await
+}
+
+/// The caller holds the sandbox alone.
+pub(super) async fn stop(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result<(), Failure> {
+    let nothing_left =
+        sandbox.with_record(|record| record.phase() != SandboxPhase::Ready && !record.attached);
+    if nothing_left && sandbox.shim().is_none() {
+        return Ok(());
+    }
+    let mut work = Work {
+        daemon: Arc::clone(daemon),
+        sandbox: Arc::clone(sandbox),
+    };
+    daemon.runner.run(&OPERATION, &sandbox.id, &mut work).await
+}
+
+impl Work {
+    async fn end_containers(&mut self) -> Result<(), Failure> {
+        let Some(shim) = self.sandbox.shim() else {
+            return Ok(());
+        };
+        match shim.client.stop_pod().await {
+            Ok(()) => {}
+            // It died under our hands; whoever watches it waits for the lock that we hold.
+            Err(RpcError::Closed(_)) => dead_shim::end_containers(&self.daemon, &self.sandbox).await,
+            Err(error) => return Err(error.into()),
+        }
+        for container in self.daemon.pods.containers_of(&self.sandbox.id) {
+            if tokio::time::timeout(LEAVE, container.ended()).await.is_err() {
+                return Err(Failure::StillRunning {
+                    id: container.id.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn detach(&mut self) -> Result<(), Failure> {
+        let mut record = self.sandbox.record();
+        if !record.attached {
+            return Ok(());
+        }
+        self.daemon.network.detach(&record).await?;
+        record.attached = false;
+        self.daemon.store.put(&record)?;
+        self.sandbox.set_record(record);
+        Ok(())
+    }
+
+    async fn end_shim(&mut self) -> Result<(), Failure> {
+        let record = self.sandbox.record();
+        match self.sandbox.take_shim() {
+            Some(shim) => shim::shut_down(&shim).await,
+            None => dead_shim::clean_up(&self.daemon, &record).await,
+        }
+        dead_shim::unbind(&record.netns_path);
+        if !record.cni_result.is_empty() {
+            tokio::spawn(network::check_links_gone(record));
+        }
+        Ok(())
+    }
+
+    async fn save_record(&mut self) -> Result<(), Failure> {
+        let mut record = self.sandbox.record();
+        if record.phase() == SandboxPhase::Ready {
+            record.set_phase(SandboxPhase::NotReady);
+        }
+        self.daemon.store.put(&record)?;
+        self.sandbox.set_record(record);
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! Which seccomp profile a container runs under.
+
+use coracle_cri::runtime_v1::LinuxContainerSecurityContext;
+use coracle_cri::runtime_v1::security_profile::ProfileType;
+use oci_spec::runtime::LinuxSeccomp;
+use serde_json::Value;
+
+use super::process::invalid;
+use super::{PlanError, Request, capabilities, default_seccomp};
+use crate::config::UnsetSeccompProfile;
+
+const FIELD: &str = "config.linux.security_context.seccomp";
+const OLD_FIELD: &str = "config.linux.security_context.seccomp_profile_path";
+
+enum Profile {
+    Default,
+    Unconfined,
+    File(String),
+}
+
+pub(super) fn plan(
+    security: &LinuxContainerSecurityContext,
+    request: &Request<'_>,
+) -> Result<Option<Value>, PlanError> {
+    check_apparmor(security, request)?;
+    if security.privileged {
+        return Ok(None);
+    }
+    match profile(security, request.unset_seccomp_profile)? {
+        Profile::Unconfined => Ok(None),
+        Profile::Default => Ok(Some(default_seccomp::profile(&capabilities::names(
+            security,
+            request.host,
+        )?))),
+        Profile::File(path) => load(&path).map(Some),
+    }
+}
+
+/// The newer field wins over the older string.
+fn profile(
+    security: &LinuxContainerSecurityContext,
+    unset: UnsetSeccompProfile,
+) -> Result<Profile, PlanError> {
+    if let Some(asked) = &security.seccomp {
+        return match asked.profile_type() {
+            ProfileType::RuntimeDefault => Ok(Profile::Default),
+            ProfileType::Unconfined => Ok(Profile::Unconfined),
+            ProfileType::Localhost => Ok(Profile::File(asked.localhost_ref.clone())),
+        };
+    }
+    match security.seccomp_profile_path.as_str() {
+        "" if unset == UnsetSeccompProfile::Unconfined => Ok(Profile::Unconfined),
+        "" | "runtime/default" | "docker/default" => Ok(Profile::Default),
+        "unconfined" => Ok(Profile::Unconfined),
+        other => match other.strip_prefix("localhost/") {
+            Some(path) => Ok(Profile::File(path.to_owned())),
+            None => Err(invalid(
+                OLD_FIELD,
+                other,
+                "runtime/default, unconfined or localhost/PATH",
+            )),
+        },
+    }
+}
+
+fn load(path: &str) -> Result<Value, PlanError> {
+    if !path.starts_with('/') {
+        return Err(invalid(FIELD, path, "not the absolute path of a profile"));
+    }
+    let text = std::fs::read(path).map_err(|source| PlanError::Read { field: FIELD, source })?;
+    // Through the type, so that a wrong file is an error here and not a container that does not start.
+    let profile: LinuxSeccomp =
+        serde_json::from_slice(&text).map_err(|source| PlanError::Json { field: FIELD, source })?;
+    serde_json::to_value(profile).map_err(|source| PlanError::Json { field: FIELD, source })
+}
+
+/// A named profile that the host cannot load must not be dropped in silence.
+fn check_apparmor(security: &LinuxContainerSecurityContext, request: &Request<'_>) -> Result<(), PlanError> {
+    let named = security
+        .apparmor
+        .as_ref()
+        .is_some_and(|profile| profile.profile_type() == ProfileType::Localhost)
+        || security.apparmor_profile.starts_with("localhost/");
+    if !named || security.privileged {
+        return Ok(());
+    }
+    let field = "config.linux.security_context.apparmor";
+    if request.host.apparmor {
+        return Err(PlanError::Unsupported {
+            field: field.to_owned(),
+        });
+    }
+    Err(invalid(field, "Localhost", "this host has no AppArmor"))
+}

@@ -1,0 +1,144 @@
+//! Figures of pods and containers: read from cgroup files and /proc when asked, in microseconds and without asking any
+//! shim. What needs two looks (CPU rate) or a walk (writable layer) comes from a background sample.
+
+mod cgroup;
+mod interfaces;
+mod sample;
+
+use std::path::Path;
+
+use coracle_cri::runtime_v1::{
+    ContainerAttributes, ContainerStats, CpuUsage, FilesystemIdentifier, FilesystemUsage,
+    LinuxPodSandboxStats, MemoryUsage, NetworkUsage, PodSandboxAttributes, PodSandboxStats, ProcessUsage,
+    SwapUsage, UInt64Value,
+};
+
+use crate::daemon::{Daemon, now};
+use crate::pods::{Container, Progress, Sandbox};
+
+pub(crate) use sample::{Samples, start_sampling};
+
+/// The figures of one container; one that does not run has no CPU and memory.
+pub(crate) fn container(daemon: &Daemon, container: &Container) -> ContainerStats {
+    let record = container.record();
+    let running = matches!(container.progress(), Progress::Running { .. });
+    let cgroup = Some(record.cgroup.as_str()).filter(|_| running);
+    let memory = cgroup.and_then(|cgroup| cgroup::memory(&daemon.hierarchies, cgroup));
+    ContainerStats {
+        attributes: Some(ContainerAttributes {
+            id: record.id.clone(),
+            metadata: record.config.metadata.clone(),
+            labels: record.config.labels.clone(),
+            annotations: record.config.annotations.clone(),
+        }),
+        cpu: cgroup.and_then(|cgroup| cpu(daemon, cgroup, &record.id)),
+        memory: memory.as_ref().map(memory_usage),
+        writable_layer: writable_layer(daemon, &record.id),
+        swap: memory.as_ref().map(swap_usage),
+        io: None,
+    }
+}
+
+/// The figures of one pod and its running containers.
+pub(crate) fn pod(daemon: &Daemon, sandbox: &Sandbox) -> PodSandboxStats {
+    let record = sandbox.record();
+    let cgroup = record.cgroup_parent.as_str();
+    let containers = daemon.pods.containers_of(&record.id);
+    let running = containers
+        .iter()
+        .filter(|each| matches!(each.progress(), Progress::Running { .. }));
+    PodSandboxStats {
+        linux: Some(LinuxPodSandboxStats {
+            cpu: cpu(daemon, cgroup, &record.id),
+            memory: cgroup::memory(&daemon.hierarchies, cgroup)
+                .as_ref()
+                .map(memory_usage),
+            network: network(sandbox, &record.netns_path),
+            process: daemon
+                .hierarchies
+                .process_count(cgroup)
+                .map(|count| ProcessUsage {
+                    timestamp: now(),
+                    process_count: value(count),
+                }),
+            containers: running.map(|each| container(daemon, each)).collect(),
+            io: None,
+        }),
+        attributes: Some(PodSandboxAttributes {
+            id: record.id,
+            metadata: record.config.metadata,
+            labels: record.config.labels,
+            annotations: record.config.annotations,
+        }),
+        windows: None,
+    }
+}
+
+/// Where images and writable layers lie; one name for both, since clients compare them to see whether they share a disk.
+pub(crate) fn file_system(root: &Path) -> FilesystemIdentifier {
+    FilesystemIdentifier {
+        mountpoint: root.display().to_string(),
+    }
+}
+
+/// CRI's way to say that a number is there.
+pub(crate) fn value(value: u64) -> Option<UInt64Value> {
+    Some(UInt64Value { value })
+}
+
+fn cpu(daemon: &Daemon, cgroup: &str, id: &str) -> Option<CpuUsage> {
+    let total = cgroup::cpu_ns(&daemon.hierarchies, cgroup)?;
+    Some(CpuUsage {
+        timestamp: now(),
+        usage_core_nano_seconds: value(total),
+        usage_nano_cores: daemon.samples.nano_cores(id).and_then(value),
+        psi: None,
+    })
+}
+
+fn memory_usage(memory: &cgroup::Memory) -> MemoryUsage {
+    let working_set = memory.usage.saturating_sub(memory.inactive_file);
+    MemoryUsage {
+        timestamp: now(),
+        working_set_bytes: value(working_set),
+        available_bytes: memory
+            .limit
+            .and_then(|limit| value(limit.saturating_sub(working_set))),
+        usage_bytes: value(memory.usage),
+        rss_bytes: value(memory.rss),
+        page_faults: value(memory.page_faults),
+        major_page_faults: value(memory.major_page_faults),
+        psi: None,
+    }
+}
+
+fn swap_usage(memory: &cgroup::Memory) -> SwapUsage {
+    SwapUsage {
+        timestamp: now(),
+        swap_available_bytes: None,
+        swap_usage_bytes: value(memory.swap),
+    }
+}
+
+fn writable_layer(daemon: &Daemon, id: &str) -> Option<FilesystemUsage> {
+    let sample = daemon.samples.writable_layer(id)?;
+    Some(FilesystemUsage {
+        timestamp: sample.at,
+        fs_id: Some(file_system(&daemon.config.root)),
+        used_bytes: value(sample.bytes),
+        inodes_used: value(sample.inodes),
+    })
+}
+
+/// The shim lives in the pod's network namespace. A pod on the host's network has no figures of its own.
+fn network(sandbox: &Sandbox, netns_path: &str) -> Option<NetworkUsage> {
+    let shim = sandbox.shim().filter(|_| !netns_path.is_empty())?;
+    let text = std::fs::read_to_string(format!("/proc/{}/net/dev", shim.pid)).ok()?;
+    let mut interfaces = interfaces::parse(&text);
+    let default = interfaces.iter().position(|interface| interface.name == "eth0");
+    Some(NetworkUsage {
+        timestamp: now(),
+        default_interface: default.map(|index| interfaces.remove(index)),
+        interfaces,
+    })
+}

@@ -1,0 +1,191 @@
+//! The background sample: how fast CPU time grows, and how large the writable layers are.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use coracle_images::usage;
+
+use super::cgroup;
+use crate::daemon::{Daemon, now};
+use crate::pods::Progress;
+
+/// How fast a writable layer is walked: slow enough not to be noticed.
+const ENTRIES_PER_SECOND: u32 = 20_000;
+const NANOSECONDS: u128 = 1_000_000_000;
+
+/// The latest samples, by container or sandbox id.
+#[derive(Debug, Default)]
+pub(crate) struct Samples {
+    cpu: Mutex<HashMap<String, Cpu>>,
+    layers: Mutex<HashMap<String, Layer>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cpu {
+    at: i64,
+    total_ns: u64,
+    nano_cores: Option<u64>,
+}
+
+/// Size of a writable layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layer {
+    /// Nanoseconds since the epoch.
+    pub(crate) at: i64,
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+}
+
+impl Samples {
+    /// Billionths of a core; none before the second sample.
+    pub(crate) fn nano_cores(&self, id: &str) -> Option<u64> {
+        lock(&self.cpu).get(id)?.nano_cores
+    }
+
+    /// None before the first sample.
+    pub(crate) fn writable_layer(&self, id: &str) -> Option<Layer> {
+        lock(&self.layers).get(id).copied()
+    }
+
+    /// All writable layers together.
+    pub(crate) fn all_layers(&self) -> Layer {
+        let none = Layer {
+            at: now(),
+            bytes: 0,
+            inodes: 0,
+        };
+        lock(&self.layers).values().fold(none, |sum, layer| Layer {
+            at: sum.at,
+            bytes: sum.bytes.saturating_add(layer.bytes),
+            inodes: sum.inodes.saturating_add(layer.inodes),
+        })
+    }
+
+    /// The container is gone.
+    pub(crate) fn forget(&self, id: &str) {
+        lock(&self.cpu).remove(id);
+        lock(&self.layers).remove(id);
+    }
+
+    fn add_cpu(&self, id: &str, at: i64, total_ns: u64) {
+        let mut all = lock(&self.cpu);
+        let nano_cores = all.get(id).and_then(|last| rate(last, at, total_ns));
+        all.insert(
+            id.to_owned(),
+            Cpu {
+                at,
+                total_ns,
+                nano_cores,
+            },
+        );
+    }
+
+    fn keep_cpu(&self, ids: &std::collections::HashSet<String>) {
+        lock(&self.cpu).retain(|id, _| ids.contains(id));
+    }
+}
+
+/// CPU time used between two samples, per second of time.
+fn rate(last: &Cpu, at: i64, total_ns: u64) -> Option<u64> {
+    let elapsed = u128::try_from(at.checked_sub(last.at)?)
+        .ok()
+        .filter(|elapsed| *elapsed > 0)?;
+    let used = u128::from(total_ns.checked_sub(last.total_ns)?);
+    u64::try_from(used * NANOSECONDS / elapsed).ok()
+}
+
+/// Samples for as long as the daemon lives. CPU and layers apart: a large layer must not delay the CPU.
+pub(crate) fn start_sampling(daemon: &Arc<Daemon>) {
+    let cpu = Arc::clone(daemon);
+    tokio::spawn(async move {
+        loop {
+            sample_cpu(&cpu);
+            tokio::time::sleep(cpu.config.stats_period()).await;
+        }
+    });
+    let layers = Arc::clone(daemon);
+    tokio::spawn(async move {
+        loop {
+            sample_layers(&layers).await;
+            tokio::time::sleep(layers.config.stats_period()).await;
+        }
+    });
+}
+
+fn sample_cpu(daemon: &Daemon) {
+    let containers = daemon
+        .pods
+        .containers()
+        .into_iter()
+        .filter(|container| is_running(container.progress()));
+    let containers = containers.map(|container| (container.id.clone(), container.record().cgroup));
+    let sandboxes = daemon
+        .pods
+        .sandboxes()
+        .into_iter()
+        .filter(|sandbox| sandbox.is_ready());
+    let sandboxes = sandboxes.map(|sandbox| (sandbox.id.clone(), sandbox.record().cgroup_parent));
+    let mut seen = std::collections::HashSet::new();
+    for (id, cgroup) in containers.chain(sandboxes) {
+        if let Some(total) = cgroup::cpu_ns(&daemon.hierarchies, &cgroup) {
+            daemon.samples.add_cpu(&id, now(), total);
+        }
+        seen.insert(id);
+    }
+    daemon.samples.keep_cpu(&seen);
+}
+
+/// A container that has ended writes no more: it is looked at once after its end.
+async fn sample_layers(daemon: &Daemon) {
+    for container in daemon.pods.containers() {
+        let finished_at =
+            container.with_record(|record| record.exit.as_ref().map_or(i64::MAX, |exit| exit.finished_at));
+        if daemon
+            .samples
+            .writable_layer(&container.id)
+            .is_some_and(|last| last.at > finished_at)
+        {
+            continue;
+        }
+        let upper = daemon.container_directory(&container.id).join("upper");
+        let at = now();
+        if let Ok(used) = usage::measure(upper, ENTRIES_PER_SECOND).await
+            && daemon.pods.container(&container.id).is_some()
+        {
+            let layer = Layer {
+                at,
+                bytes: used.bytes,
+                inodes: used.inodes,
+            };
+            lock(&daemon.samples.layers).insert(container.id.clone(), layer);
+        }
+    }
+}
+
+fn is_running(progress: Progress) -> bool {
+    matches!(progress, Progress::Running { .. })
+}
+
+/// One insert or look at a time: a panic elsewhere leaves the map whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_samples_make_a_rate() {
+        let samples = Samples::default();
+        samples.add_cpu("a", 1_000_000_000, 500);
+        assert_eq!(samples.nano_cores("a"), None);
+        samples.add_cpu("a", 3_000_000_000, 1_000_000_500);
+        assert_eq!(samples.nano_cores("a"), Some(500_000_000));
+        // A counter that went back (a new cgroup of the same name) and a clock that did.
+        samples.add_cpu("a", 4_000_000_000, 0);
+        assert_eq!(samples.nano_cores("a"), None);
+        samples.add_cpu("a", 3_000_000_000, 10);
+        assert_eq!(samples.nano_cores("a"), None);
+    }
+}

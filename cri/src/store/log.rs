@@ -1,0 +1,342 @@
+//! The file behind the store: frames appended to one file, so that a record costs one write and, where it must outlive
+//! a power cut, one fdatasync.
+//!
+//! ```text
+//!   "coracle-records 1\n"  | length u32 | crc32 u32 | payload |  | length | crc32 | payload | ...
+//! ```
+//!
+//! What write(2) has taken survives the death of the daemon; what fdatasync(2) has confirmed survives the machine's.
+//! A torn last frame (power cut in the middle of a write) ends the file: it is cut off at the next start.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const MAGIC: &[u8] = b"coracle-records 1\n";
+const FRAME_HEADER: usize = 8;
+/// Far above any record: a length beyond it is damage, not data.
+const MAX_PAYLOAD: usize = 64 << 20;
+
+/// What went wrong with the file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{}: not a record file of this version", .0.display())]
+    Magic(PathBuf),
+    #[error("a record of {0} bytes is too large")]
+    TooLarge(usize),
+}
+
+/// An open record file.
+#[derive(Debug)]
+pub(crate) struct Log {
+    path: PathBuf,
+    tail: Mutex<Tail>,
+    /// How far the file is on disk; locked while a sync runs, so that whoever waits for it shares it.
+    synced: Mutex<Position>,
+}
+
+#[derive(Debug)]
+struct Tail {
+    file: Arc<File>,
+    position: Position,
+}
+
+/// A place in the history of the log: a generation of the file and an offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    generation: u64,
+    offset: u64,
+}
+
+impl Log {
+    /// Opens or makes the file and returns every payload in order.
+    pub(crate) fn open(path: &Path) -> Result<(Log, Vec<Vec<u8>>), LogError> {
+        let io = |action| {
+            move |source| LogError::Io {
+                action,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(io("open"))?;
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).map_err(io("read"))?;
+        // Made and not yet written when the power went.
+        if MAGIC.starts_with(&content) && content.len() < MAGIC.len() {
+            content = MAGIC.to_vec();
+            file.write_all_at(MAGIC, 0).map_err(io("write"))?;
+            file.sync_all().map_err(io("sync"))?;
+            sync_parent(path)?;
+        }
+        let frames = content
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| LogError::Magic(path.to_owned()))?;
+        let (payloads, used) = parse(frames);
+        if used < frames.len() {
+            tracing::warn!(path = %path.display(), bytes = frames.len() - used, "cut off a torn end");
+        }
+        let offset = (MAGIC.len() + used) as u64;
+        file.set_len(offset).map_err(io("truncate"))?;
+        let position = Position {
+            generation: 0,
+            offset,
+        };
+        let tail = Mutex::new(Tail {
+            file: Arc::new(file),
+            position,
+        });
+        Ok((
+            Log {
+                path: path.to_owned(),
+                tail,
+                synced: Mutex::new(position),
+            },
+            payloads,
+        ))
+    }
+
+    /// Appends one frame; it survives the death of this process once this returns.
+    pub(crate) fn append(&self, payload: &[u8]) -> Result<Position, LogError> {
+        let frame = frame(payload)?;
+        let mut tail = lock(&self.tail);
+        if let Err(source) = tail.file.write_all_at(&frame, tail.position.offset) {
+            // A full disk may have taken half of it: the next frame is written over that half anyway.
+            let _ = tail.file.set_len(tail.position.offset);
+            return Err(LogError::Io {
+                action: "write",
+                path: self.path.clone(),
+                source,
+            });
+        }
+        tail.position.offset += frame.len() as u64;
+        Ok(tail.position)
+    }
+
+    /// Returns once everything up to `position` is on disk. Blocks; callers that wait together share one sync.
+    pub(crate) fn sync(&self, position: Position) -> Result<(), LogError> {
+        let mut synced = lock(&self.synced);
+        if *synced >= position {
+            return Ok(());
+        }
+        let (file, end) = {
+            let tail = lock(&self.tail);
+            (Arc::clone(&tail.file), tail.position)
+        };
+        file.sync_data().map_err(|source| LogError::Io {
+            action: "sync",
+            path: self.path.clone(),
+            source,
+        })?;
+        *synced = end;
+        Ok(())
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn size(&self) -> u64 {
+        lock(&self.tail).position.offset
+    }
+
+    /// Replaces the file by one that holds only `payloads`. Nothing may be appended meanwhile: the caller holds the
+    /// records locked.
+    pub(crate) fn rewrite<'p>(&self, payloads: impl Iterator<Item = &'p [u8]>) -> Result<(), LogError> {
+        let path = self.path.with_extension("new");
+        let io = |action| {
+            let path = path.clone();
+            move |source| LogError::Io { action, path, source }
+        };
+        let mut content = MAGIC.to_vec();
+        for payload in payloads {
+            content.extend(frame(payload)?);
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(io("create"))?;
+        file.write_all(&content).map_err(io("write"))?;
+        file.sync_all().map_err(io("sync"))?;
+        let mut synced = lock(&self.synced);
+        let mut tail = lock(&self.tail);
+        std::fs::rename(&path, &self.path).map_err(io("rename"))?;
+        sync_parent(&self.path)?;
+        tail.file = Arc::new(file);
+        tail.position = Position {
+            generation: tail.position.generation + 1,
+            offset: content.len() as u64,
+        };
+        *synced = tail.position;
+        Ok(())
+    }
+}
+
+fn frame(payload: &[u8]) -> Result<Vec<u8>, LogError> {
+    let length = u32::try_from(payload.len())
+        .ok()
+        .filter(|_| payload.len() <= MAX_PAYLOAD)
+        .ok_or(LogError::TooLarge(payload.len()))?;
+    let mut frame = Vec::with_capacity(FRAME_HEADER + payload.len());
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(&crc32(payload).to_le_bytes());
+    frame.extend_from_slice(payload);
+    Ok(frame)
+}
+
+/// The payloads of all whole frames, and how many bytes they take.
+fn parse(mut frames: &[u8]) -> (Vec<Vec<u8>>, usize) {
+    let (mut payloads, mut used) = (Vec::new(), 0);
+    while let Some((payload, rest)) = split_frame(frames) {
+        payloads.push(payload.to_vec());
+        used += FRAME_HEADER + payload.len();
+        frames = rest;
+    }
+    (payloads, used)
+}
+
+fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (sum, rest) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length))
+        .ok()
+        .filter(|length| *length <= MAX_PAYLOAD)?;
+    let (payload, rest) = rest.split_at_checked(length)?;
+    // An empty frame is what a run of zeros reads as; nothing writes one.
+    (length > 0 && crc32(payload) == u32::from_le_bytes(*sum)).then_some((payload, rest))
+}
+
+/// CRC-32 as in IEEE 802.3.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |sum, byte| {
+        (sum >> 8) ^ CRC_TABLE[usize::from(sum.to_le_bytes()[0] ^ byte)]
+    })
+}
+
+const CRC_TABLE: [u32; 256] = {
+    let mut table = [0_u32; 256];
+    let mut index = 0_u32;
+    while index < 256 {
+        let (mut value, mut bit) = (index, 0);
+        while bit < 8 {
+            value = if value & 1 == 1 {
+                (value >> 1) ^ 0xedb8_8320
+            } else {
+                value >> 1
+            };
+            bit += 1;
+        }
+        table[index as usize] = value;
+        index += 1;
+    }
+    table
+};
+
+fn sync_parent(path: &Path) -> Result<(), LogError> {
+    let parent = path.parent().unwrap_or_else(|| Path::new("/"));
+    File::open(parent)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| LogError::Io {
+            action: "sync",
+            path: parent.to_owned(),
+            source,
+        })
+}
+
+/// A panic elsewhere leaves the tail as it was: it is only changed after a whole frame.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc32_is_the_usual_one() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn what_was_appended_is_read_again_and_a_torn_end_is_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records");
+        let (log, found) = Log::open(&path).unwrap();
+        assert!(found.is_empty());
+        log.append(b"one").unwrap();
+        let position = log.append(b"two").unwrap();
+        log.sync(position).unwrap();
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        let torn_ends: [&[u8]; 5] = [
+            b"",
+            b"\x03\0",
+            b"\x03\0\0\0\0\0\0\0abc",
+            b"\xff\xff\xff\xff1234",
+            &[0; 4096],
+        ];
+        for torn in torn_ends {
+            std::fs::write(&path, [whole.as_slice(), torn].concat()).unwrap();
+            let (log, found) = Log::open(&path).unwrap();
+            assert_eq!(found, [b"one".to_vec(), b"two".to_vec()]);
+            assert_eq!(log.size(), whole.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_cut_at_any_byte_keeps_every_frame_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records");
+        let (log, _) = Log::open(&path).unwrap();
+        let ends: Vec<u64> = [&b"a"[..], b"bb", b"ccc"]
+            .iter()
+            .map(|p| log.append(p).unwrap().offset)
+            .collect();
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..=whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let (_, found) = Log::open(&path).unwrap();
+            assert_eq!(
+                found.len(),
+                ends.iter().filter(|end| **end <= cut as u64).count(),
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rewrite_keeps_what_it_is_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records");
+        let (log, _) = Log::open(&path).unwrap();
+        let before = log.append(b"one").unwrap();
+        log.append(b"two").unwrap();
+        log.rewrite([&b"two"[..]].into_iter()).unwrap();
+        log.sync(before).unwrap();
+        log.append(b"three").unwrap();
+        drop(log);
+        assert_eq!(Log::open(&path).unwrap().1, [b"two".to_vec(), b"three".to_vec()]);
+    }
+
+    #[test]
+    fn another_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records");
+        std::fs::write(&path, "something else entirely").unwrap();
+        assert!(matches!(Log::open(&path), Err(LogError::Magic(_))));
+    }
+}

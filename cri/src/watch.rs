@@ -1,0 +1,61 @@
+//! One task per container that lives: waits, through the shim, until it has ended, and saves how.
+
+use std::sync::Arc;
+
+use coracle_shim_api::pod::{ContainerState, ContainerStatus};
+
+use crate::daemon::Daemon;
+use crate::pods::{Container, Progress, Shim};
+use crate::store::{ContainerPhase, ExitRecord};
+
+/// Starts to wait for the container's end. A connection that closes is the shim's end, which is watched elsewhere.
+pub(crate) fn container(daemon: &Arc<Daemon>, container: &Arc<Container>, shim: Shim) {
+    let (daemon, container) = (Arc::clone(daemon), Arc::clone(container));
+    tokio::spawn(async move {
+        match shim.client.wait_container(&container.id).await {
+            Ok(state) => record_end(&daemon, &container, &state),
+            Err(error) => tracing::debug!(container = container.id, %error, "wait ended without an exit"),
+        }
+    });
+}
+
+/// Takes over what a shim says about a container that an earlier daemon made.
+pub(crate) fn observe(daemon: &Arc<Daemon>, container: &Arc<Container>, state: &ContainerState) {
+    match state.status.enum_value_or_default() {
+        ContainerStatus::CONTAINER_STATUS_CREATED => {}
+        ContainerStatus::CONTAINER_STATUS_RUNNING => {
+            container.update_record(|record| record.started_at = state.started_at);
+            container.advance(Progress::Running {
+                started_at: state.started_at,
+            });
+        }
+        ContainerStatus::CONTAINER_STATUS_STOPPED => record_end(daemon, container, state),
+    }
+}
+
+/// Saves the exit; the first report of it counts.
+pub(crate) fn record_end(daemon: &Daemon, container: &Container, state: &ContainerState) {
+    if container.progress() == Progress::Exited {
+        return;
+    }
+    let message = match state.dropped_log_lines {
+        0 => String::new(),
+        lines => format!("{lines} log lines could not be written"),
+    };
+    let record = container.update_record(|record| {
+        if record.phase() == ContainerPhase::Created {
+            record.set_phase(ContainerPhase::Exited);
+        }
+        record.started_at = state.started_at;
+        record.exit = Some(ExitRecord {
+            code: state.exit_code,
+            oom_killed: state.oom_killed,
+            finished_at: state.finished_at,
+            message,
+        });
+    });
+    if let Err(error) = daemon.store.put(&record) {
+        tracing::error!(container = container.id, %error, "cannot save the exit");
+    }
+    container.advance(Progress::Exited);
+}
