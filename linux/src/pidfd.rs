@@ -39,7 +39,11 @@ pub fn send_signal_number(pidfd: BorrowedFd<'_>, number: i32) -> io::Result<()> 
     // SAFETY: the descriptor is borrowed for the call and the pointer may be null (pidfd_send_signal(2)). A signal
     // changes nothing in this process unless it sends it to itself, and then its handler runs as for any other sender.
     let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, no_info, 0) };
-    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if sent == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Waits until the process has ended, at most `timeout`; says whether it has. It need not be a child, and a process

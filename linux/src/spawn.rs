@@ -57,9 +57,13 @@ impl Spawn<'_> {
             actions.dup2(fd, target)?;
         }
         let mut attributes = Attributes::new()?;
-        if self.own_session {
-            attributes.set_flags(libc::POSIX_SPAWN_SETSID)?;
-        }
+        attributes.restore_signals()?;
+        let session = if self.own_session {
+            libc::POSIX_SPAWN_SETSID
+        } else {
+            0
+        };
+        attributes.set_flags(session | SIGNAL_FLAGS)?;
         let pid = self.call(&actions, &attributes)?;
         // Not collected yet, so the id is still its.
         let pidfd = crate::pidfd::open(pid)?;
@@ -123,6 +127,17 @@ impl Attributes {
         Ok(Attributes(unsafe { value.assume_init() }))
     }
 
+    /// The program gets an empty signal mask and the default SIGPIPE, whatever ours are (Rust ignores SIGPIPE).
+    fn restore_signals(&mut self) -> io::Result<()> {
+        let empty = nix::sys::signal::SigSet::empty();
+        // SAFETY: both values are initialised; the set is copied.
+        check(unsafe { libc::posix_spawnattr_setsigmask(&raw mut self.0, empty.as_ref()) })?;
+        let mut pipe = empty;
+        pipe.add(nix::sys::signal::Signal::SIGPIPE);
+        // SAFETY: both values are initialised; the set is copied.
+        check(unsafe { libc::posix_spawnattr_setsigdefault(&raw mut self.0, pipe.as_ref()) })
+    }
+
     fn set_flags(&mut self, flags: libc::c_short) -> io::Result<()> {
         // SAFETY: `self.0` is initialised.
         check(unsafe { libc::posix_spawnattr_setflags(&raw mut self.0, flags) })
@@ -135,6 +150,13 @@ impl Drop for Attributes {
         unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
     }
 }
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "two bits below 16, which the C library declares as int"
+)]
+const SIGNAL_FLAGS: libc::c_short =
+    (libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF) as libc::c_short;
 
 fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
     strings

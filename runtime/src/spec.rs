@@ -4,7 +4,7 @@
 //! value wrongly (two scheduler flags), a second, slower pass corrects the document and parses it again; a good
 //! document never sees it.
 
-use oci_spec::runtime::{Capability, Spec};
+use oci_spec::runtime::{Capability, Process, Spec};
 use serde_json::Value;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,30 +37,47 @@ pub struct Loaded {
     pub spec: Spec,
     /// Sentences for the log.
     pub warnings: Vec<String>,
+    /// The document as it was read.
+    pub text: Vec<u8>,
 }
 
 /// Reads `config.json` in `bundle`.
 pub fn load(bundle: &Path) -> Result<Loaded, SpecError> {
     let path = bundle.join("config.json");
     match std::fs::read(&path) {
-        Ok(text) => parse(&text).map_err(|source| SpecError::Parse { path, source }),
+        Ok(text) => parse(text).map_err(|source| SpecError::Parse { path, source }),
         Err(source) => Err(SpecError::Read { path, source }),
     }
 }
 
+/// Reads the `process` of an additional process from a file of its own (`exec --process`).
+pub fn load_process(path: &Path) -> Result<Process, SpecError> {
+    let failed = |source| SpecError::Parse { path: path.to_owned(), source };
+    let text = std::fs::read(path).map_err(|source| SpecError::Read { path: path.to_owned(), source })?;
+    match serde_json::from_slice(&text) {
+        Ok(process) => Ok(process),
+        Err(strict) => {
+            let Ok(mut document) = serde_json::from_slice::<Value>(&text) else { return Err(failed(strict)) };
+            correct_process(&mut document, &mut Vec::new());
+            serde_json::from_value(document).map_err(|_| failed(strict))
+        }
+    }
+}
+
 /// Parses a specification.
-pub fn parse(text: &[u8]) -> Result<Loaded, serde_json::Error> {
-    match serde_json::from_slice(text) {
+pub fn parse(text: Vec<u8>) -> Result<Loaded, serde_json::Error> {
+    match serde_json::from_slice(&text) {
         Ok(spec) => Ok(Loaded {
             spec,
             warnings: Vec::new(),
+            text,
         }),
         Err(strict) => parse_leniently(text, strict),
     }
 }
 
-fn parse_leniently(text: &[u8], strict: serde_json::Error) -> Result<Loaded, serde_json::Error> {
-    let Ok(mut document) = serde_json::from_slice::<Value>(text) else {
+fn parse_leniently(text: Vec<u8>, strict: serde_json::Error) -> Result<Loaded, serde_json::Error> {
+    let Ok(mut document) = serde_json::from_slice::<Value>(&text) else {
         return Err(strict);
     };
     let mut warnings = Vec::new();
@@ -68,7 +85,7 @@ fn parse_leniently(text: &[u8], strict: serde_json::Error) -> Result<Loaded, ser
         correct_process(process, &mut warnings);
     }
     match serde_json::from_value(document) {
-        Ok(spec) => Ok(Loaded { spec, warnings }),
+        Ok(spec) => Ok(Loaded { spec, warnings, text }),
         // The first error knows line and column.
         Err(_) => Err(strict),
     }
@@ -116,7 +133,7 @@ mod tests {
         let text = document(
             r#"{"cwd":"/","user":{"uid":0,"gid":0},"capabilities":{"bounding":["CAP_KILL","CAP_FUTURE"]}}"#,
         );
-        let loaded = parse(text.as_bytes()).unwrap();
+        let loaded = parse(text.into_bytes()).unwrap();
         let process = loaded.spec.process().as_ref().unwrap();
         assert_eq!(
             process
@@ -134,7 +151,7 @@ mod tests {
 
     #[test]
     fn errors_say_where() {
-        let error = parse(document(r#"{"cwd":7}"#).as_bytes()).unwrap_err();
+        let error = parse(document(r#"{"cwd":7}"#).into_bytes()).unwrap_err();
         assert!(error.to_string().contains("line 1"), "{error}");
     }
 }

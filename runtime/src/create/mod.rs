@@ -338,7 +338,8 @@ impl Drop for Creating {
 }
 
 /// The causes of an error, outermost first, as one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

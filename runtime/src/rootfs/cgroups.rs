@@ -38,6 +38,7 @@ pub(super) fn mount(
         propagation: None,
     };
     let tmpfs = FsContext::open("tmpfs").and_then(|context| {
+        context.set("source", "tmpfs")?;
         context.set("mode", "755")?;
         context.mount(Attr::empty())
     });
@@ -80,6 +81,7 @@ fn hierarchy(
     let mounted: OwnedFd = match own_view {
         Some(controllers) => {
             let context = FsContext::open("cgroup")?;
+            context.set("source", "cgroup")?;
             for controller in controllers {
                 match controller.split_once('=') {
                     Some((key, value)) => context.set(key, value)?,

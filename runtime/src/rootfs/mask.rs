@@ -71,6 +71,7 @@ fn cover_directory(empty: Option<OwnedFd>, target: BorrowedFd<'_>) -> io::Result
         Some(first) => Detached::clone_of(first.as_fd(), Path::new(""))?,
         None => {
             let context = FsContext::open("tmpfs")?;
+            context.set("source", "tmpfs")?;
             context.set("nr_inodes", "1")?;
             context.set("mode", "755")?;
             context.mount(Attr::RDONLY | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC)?

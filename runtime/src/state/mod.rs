@@ -2,11 +2,11 @@
 
 mod record;
 mod store;
+mod time;
 
-pub(crate) use record::{EXEC_FIFO, start_time};
 pub use record::{Record, RecordError};
-pub(crate) use store::write_file;
-pub use store::{Reservation, Store, StoreError};
+pub use store::{Reservation, Store, StoreError, write_file};
+pub use time::rfc3339;
 
 use crate::create::Facts;
 use coracle_linux::pidfd::Pid;

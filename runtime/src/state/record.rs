@@ -1,15 +1,16 @@
 //! What the command line keeps of a container. What can be observed (whether it lives, runs, is frozen) is not in it.
 
-use super::Status;
+use super::{Status, oci_state, rfc3339};
 use crate::cgroup::{Cgroup, FreezerState};
-use crate::create::Facts;
-use crate::hooks::Hooks;
+use crate::create::{Container, Facts};
+use crate::hooks::{HookError, HookPlan, HookRun, Hooks};
 use coracle_linux::pidfd::{self, Pid};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A container on disk (`state.json`).
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,8 +58,45 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// The format this version writes.
-    pub const VERSION: u32 = 1;
+    /// The record of a container that was just created.
+    pub fn of(container: &Container, rootfs: PathBuf, own_pid_namespace: bool) -> Result<Self, RecordError> {
+        let facts = &container.facts;
+        Ok(Self {
+            version: VERSION,
+            id: facts.id.clone(),
+            bundle: facts.bundle.clone(),
+            rootfs,
+            oci_version: facts.oci_version.clone(),
+            annotations: facts.annotations.clone(),
+            pid: container.pid.as_raw_nonzero().get(),
+            start_time: start_time(container.pid)?,
+            created: rfc3339(SystemTime::now()),
+            cgroup: container.cgroup.clone(),
+            hooks: facts.hooks.clone(),
+            own_pid_namespace,
+        })
+    }
+
+    /// Runs the poststart hooks, waiting.
+    pub fn run_poststart(&self) -> Result<(), HookError> {
+        self.run_hooks(&self.hooks.poststart, Status::Running)
+    }
+
+    /// Runs the poststop hooks, waiting.
+    pub fn run_poststop(&self) -> Result<(), HookError> {
+        self.run_hooks(&self.hooks.poststop, Status::Stopped)
+    }
+
+    fn run_hooks(&self, hooks: &[HookPlan], status: Status) -> Result<(), HookError> {
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        HookRun::start(
+            hooks.to_vec(),
+            oci_state(&self.facts(), status, Pid::from_raw(self.pid)),
+        )?
+        .finish()
+    }
 
     /// Its first process, unless that has ended.
     pub fn process(&self) -> Result<Option<OwnedFd>, RecordError> {
@@ -93,7 +131,7 @@ impl Record {
         Ok(if frozen { Status::Paused } else { Status::Running })
     }
 
-    pub(crate) fn facts(&self) -> Facts {
+    fn facts(&self) -> Facts {
         Facts {
             id: self.id.clone(),
             bundle: self.bundle.clone(),
@@ -105,7 +143,7 @@ impl Record {
 }
 
 /// When a process was started, in clock ticks since boot.
-pub(crate) fn start_time(pid: Pid) -> Result<u64, RecordError> {
+fn start_time(pid: Pid) -> Result<u64, RecordError> {
     let pid = pid.as_raw_nonzero().get();
     let seen = observe(pid).map_err(|source| RecordError::Observe { pid, source })?;
     Ok(seen.map_or(0, |seen| seen.start_time))
@@ -140,8 +178,11 @@ fn observe(pid: i32) -> io::Result<Option<Observed>> {
     Ok(Some(Observed { start_time, ended }))
 }
 
+/// The format this version writes.
+const VERSION: u32 = 1;
+
 /// The gate's name in the directory of a record; it is there until the container is started.
-pub(crate) const EXEC_FIFO: &str = "exec.fifo";
+pub(super) const EXEC_FIFO: &str = "exec.fifo";
 
 #[cfg(test)]
 mod tests {

@@ -99,6 +99,12 @@ impl Store {
         }
     }
 
+    /// The gate of a container that waits to be started.
+    #[must_use]
+    pub fn fifo(&self, id: &ContainerId) -> PathBuf {
+        self.dir(id).join(super::record::EXEC_FIFO)
+    }
+
     /// Reads a record.
     pub fn load(&self, id: &ContainerId) -> Result<Record, StoreError> {
         let path = self.dir(id).join(RECORD);
@@ -195,7 +201,7 @@ impl Drop for Reservation {
 
 /// Writes a file that is either whole or not there: a new one, renamed. It is not synced; what it tells of dies with the
 /// boot.
-pub(crate) fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
+pub fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);

@@ -1,0 +1,92 @@
+//! `delete`: removes what is left of a container.
+
+use super::log::Log;
+use super::{CliError, Global};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use coracle_linux::pidfd::{self, Signal};
+use coracle_linux::process;
+use coracle_runtime::state::{Record, Status, StoreError};
+use coracle_runtime::{Container, ContainerId};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+pub(super) fn command() -> Command {
+    Command::new("delete")
+        .about("Removes a container")
+        .defer(|command| {
+            let force = Arg::new("force")
+                .long("force")
+                .short('f')
+                .action(ArgAction::SetTrue);
+            command.args([
+                force.help("End it first, whatever it does; no container is fine"),
+                Arg::new("id").value_name("CONTAINER").required(true),
+            ])
+        })
+}
+
+pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
+    let id: ContainerId = args.get_one::<String>("id").map_or("", String::as_str).parse()?;
+    let force = args.get_flag("force");
+    let record = match global.store.load(&id) {
+        // A directory without a record is a creation that was killed half way.
+        Err(StoreError::Missing(_)) if force => {
+            global.store.remove(&id)?;
+            return Ok(0);
+        }
+        record => record?,
+    };
+    let status = record.status(&global.store.dir(&id))?;
+    if !(force || matches!(status, Status::Stopped | Status::Created)) {
+        return Err(CliError::NotStopped {
+            id: id.to_string(),
+            status,
+        });
+    }
+    kill(&record)?;
+    record.cgroup.remove()?;
+    let hooks = record.run_poststop();
+    global.store.remove(&id)?;
+    // Said, but not a failure of the removal (runtime.md: "log a warning").
+    if let Err(error) = hooks {
+        global.log.warn(&coracle_runtime::create::chain(&error));
+    }
+    Ok(0)
+}
+
+/// Ends everything of the container and waits for it.
+fn kill(record: &Record) -> Result<(), CliError> {
+    let patience = Duration::from_secs(10);
+    let unkillable = || CliError::Unkillable(record.id.clone());
+    if let Some(process) = record.process()? {
+        let _ = pidfd::send_signal(process.as_fd(), Signal::KILL);
+        // A frozen process dies when it thaws.
+        record.cgroup.thaw()?;
+        if !pidfd::wait_end(process.as_fd(), Some(patience)).map_err(CliError::Kill)? {
+            return Err(unkillable());
+        }
+    }
+    if !record.own_pid_namespace && !record.cgroup.kill_until_empty(patience)? {
+        return Err(unkillable());
+    }
+    Ok(())
+}
+
+/// Ends a container that this process made, as `run` does in the end and `create` when it cannot complete.
+pub(super) fn end(container: &Container, log: &Log) {
+    let warn = |error: &dyn std::error::Error| log.warn(&coracle_runtime::create::chain(error));
+    let _ = pidfd::send_signal(container.pidfd.as_fd(), Signal::KILL);
+    let _ = process::wait(container.pidfd.as_fd());
+    if let Err(error) = container.cgroup.kill_until_empty(Duration::from_secs(10)) {
+        warn(&error);
+    }
+    if let Err(error) = container.cgroup.remove() {
+        warn(&error);
+    }
+    let hooks = container
+        .poststop()
+        .and_then(|run| run.map_or(Ok(()), coracle_runtime::HookRun::finish));
+    if let Err(error) = hooks {
+        warn(&error);
+    }
+}

@@ -1,0 +1,250 @@
+//! What `create` and `run` have in common: from flags to a container whose record is written.
+
+use super::{CliError, Global, hand_over};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use coracle_linux::pidfd::Pid;
+use coracle_runtime::state::{Record, Reservation};
+use coracle_runtime::{
+    Container, ContainerId, CreateOptions, CreateRequest, Gate, Plan, RootSource, Stdio, plan, spawn, spec,
+};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// Flags of `create` that `run` has too.
+pub(super) fn args(command: Command) -> Command {
+    let flag = |name: &'static str| Arg::new(name).long(name);
+    let path = |name| flag(name).value_name("PATH").value_parser(value_parser!(PathBuf));
+    command.args([
+        Arg::new("id")
+            .value_name("CONTAINER")
+            .required(true)
+            .help("Name of the container"),
+        path("bundle")
+            .short('b')
+            .help("The bundle's directory; default: the current one"),
+        path("console-socket").help("Send the terminal's other end to this unix socket"),
+        path("pidfd-socket").help("Send a descriptor of the first process to this unix socket"),
+        path("pid-file").help("Write the id of the first process to this file"),
+        flag("no-pivot")
+            .action(ArgAction::SetTrue)
+            .help("Not supported yet"),
+        flag("no-new-keyring")
+            .action(ArgAction::SetTrue)
+            .help("Keep the caller's session keyring"),
+        flag("preserve-fds")
+            .value_name("N")
+            .value_parser(value_parser!(u32))
+            .help("Pass descriptors 3 to 2+N to the container"),
+    ])
+}
+
+/// A request that was checked, and the name it has taken.
+pub(super) struct Launch {
+    plan: Plan,
+    reservation: Reservation,
+    rootfs: PathBuf,
+    own_pid_namespace: bool,
+    terminal: bool,
+    console_socket: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+}
+
+/// A container, and its name to be given back should what follows fail.
+pub(super) struct Launched {
+    pub(super) container: Container,
+    pub(super) reservation: Reservation,
+    pub(super) terminal: bool,
+}
+
+impl Launch {
+    /// Reads and checks everything; what is made so far is the container's directory.
+    pub(super) fn plan(
+        global: &Global,
+        args: &ArgMatches,
+        detached: bool,
+        gated: bool,
+    ) -> Result<Self, CliError> {
+        let id: ContainerId = args.get_one::<String>("id").map_or("", String::as_str).parse()?;
+        if args.get_flag("no-pivot") {
+            return Err(CliError::NoPivot);
+        }
+        let path = |name: &str| args.get_one::<PathBuf>(name).cloned();
+        let given = path("bundle").unwrap_or_else(|| PathBuf::from("."));
+        let bundle = given
+            .canonicalize()
+            .map_err(|source| CliError::Path { path: given, source })?;
+        let mut loaded = spec::load(&bundle)?;
+        for warning in &loaded.warnings {
+            global.log.warn(warning);
+        }
+        let terminal = loaded
+            .spec
+            .process()
+            .as_ref()
+            .and_then(|process| process.terminal())
+            .unwrap_or(false);
+        let console_socket = path("console-socket");
+        check_terminal(terminal, detached, console_socket.is_some())?;
+        let root = RootSource::from_spec(&loaded.spec, &bundle)?;
+        let RootSource::Path(rootfs) = root.clone() else {
+            return Err(CliError::RootIsRoot);
+        };
+        let own_pid_namespace = has_own_pid_namespace(&loaded.spec);
+        let preserve_fds = preserve_fds(args, pass_listen_fds(&mut loaded.spec))?;
+        let reservation = global.store.reserve(&id)?;
+        let gate = if gated {
+            Gate::Fifo(reservation.make_fifo()?)
+        } else {
+            Gate::Caller
+        };
+        reservation.write_spec(&loaded.text)?;
+        let no_new_keyring = args.get_flag("no-new-keyring");
+        let options = CreateOptions {
+            gate,
+            no_new_keyring,
+            preserve_fds,
+        };
+        let stdio = if terminal { Stdio::Terminal } else { Stdio::Inherit };
+        let plan = plan(CreateRequest {
+            id,
+            bundle,
+            spec: loaded.spec,
+            root,
+            detached: Vec::new(),
+            stdio,
+            join: Vec::new(),
+            options,
+        })?;
+        let (pidfd_socket, pid_file) = (path("pidfd-socket"), path("pid-file"));
+        Ok(Self {
+            plan,
+            reservation,
+            rootfs,
+            own_pid_namespace,
+            terminal,
+            console_socket,
+            pidfd_socket,
+            pid_file,
+        })
+    }
+
+    /// Creates the container and writes its record. When that fails everything is undone.
+    pub(super) fn create(self, global: &Global) -> Result<Launched, CliError> {
+        let Self {
+            plan,
+            reservation,
+            console_socket,
+            pidfd_socket,
+            pid_file,
+            terminal,
+            ..
+        } = self;
+        let container = spawn(plan)?.finish()?;
+        let guard = Guard {
+            container: Some(container),
+            log: global,
+        };
+        let made = guard.container.as_ref().ok_or(CliError::NotRunning)?;
+        for warning in &made.warnings {
+            global.log.warn(warning);
+        }
+        let record = Record::of(made, self.rootfs, self.own_pid_namespace)?;
+        reservation.write(&record)?;
+        if let (Some(socket), Some(console)) = (&console_socket, &made.console) {
+            hand_over::send(socket, b"/dev/console", console.as_fd())?;
+        }
+        if let Some(socket) = &pidfd_socket {
+            hand_over::send(socket, b"pidfd", made.pidfd.as_fd())?;
+        }
+        if let Some(path) = &pid_file {
+            write_pid_file(path, made.pid)?;
+        }
+        let container = guard.release().ok_or(CliError::NotRunning)?;
+        Ok(Launched {
+            container,
+            reservation,
+            terminal,
+        })
+    }
+}
+
+/// Removes a container whose creation could not be completed.
+struct Guard<'a> {
+    container: Option<Container>,
+    log: &'a Global,
+}
+
+impl Guard<'_> {
+    fn release(mut self) -> Option<Container> {
+        self.container.take()
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let Some(container) = self.container.take() {
+            super::delete::end(&container, &self.log.log);
+        }
+    }
+}
+
+/// The rules and the words of runc.
+pub(super) fn check_terminal(terminal: bool, detached: bool, has_socket: bool) -> Result<(), CliError> {
+    if detached && terminal && !has_socket {
+        return Err(CliError::TerminalWithoutSocket);
+    }
+    if has_socket && !(detached && terminal) {
+        return Err(CliError::SocketWithoutTerminal);
+    }
+    Ok(())
+}
+
+fn has_own_pid_namespace(spec: &oci_spec::runtime::Spec) -> bool {
+    let namespaces = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.namespaces().as_deref())
+        .unwrap_or_default();
+    let is_pid = |kind| kind == oci_spec::runtime::LinuxNamespaceType::Pid;
+    namespaces
+        .iter()
+        .any(|namespace| is_pid(namespace.typ()) && namespace.path().is_none())
+}
+
+/// What `--preserve-fds` asks for and, as systemd's socket activation wants it, LISTEN_FDS of the environment.
+pub(super) fn preserve_fds(args: &ArgMatches, listen_fds: u32) -> Result<u32, CliError> {
+    let count = args
+        .get_one::<u32>("preserve-fds")
+        .copied()
+        .unwrap_or(0)
+        .saturating_add(listen_fds);
+    let is_open = |fd: &u32| Path::new("/proc/self/fd").join(fd.to_string()).exists();
+    match (3..count.saturating_add(3)).find(|fd| !is_open(fd)) {
+        Some(missing) => Err(CliError::PreserveFds { count, missing }),
+        None => Ok(count),
+    }
+}
+
+/// Sockets passed by systemd go on to the container, where the first process is number 1 (sd_listen_fds(3)).
+fn pass_listen_fds(spec: &mut oci_spec::runtime::Spec) -> u32 {
+    let count = std::env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0);
+    if let Some(process) = spec.process_mut().as_mut().filter(|_| count > 0) {
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
+        process.set_env(Some(env));
+    }
+    count
+}
+
+pub(super) fn write_pid_file(path: &Path, pid: Pid) -> Result<(), CliError> {
+    let text = pid.as_raw_nonzero().to_string();
+    let written = coracle_runtime::state::write_file(path, text.as_bytes());
+    written.map_err(|source| CliError::PidFile {
+        path: path.to_owned(),
+        source,
+    })
+}

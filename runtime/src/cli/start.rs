@@ -1,0 +1,78 @@
+//! `start`: opens the gate of a created container.
+
+use super::{CliError, Global};
+use clap::{Arg, ArgMatches, Command};
+use coracle_runtime::ContainerId;
+use coracle_runtime::state::Status;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+pub(super) fn command() -> Command {
+    Command::new("start")
+        .about("Lets a created container execute its payload")
+        .defer(|command| command.arg(Arg::new("id").value_name("CONTAINER").required(true)))
+}
+
+pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
+    let id: ContainerId = args.get_one::<String>("id").map_or("", String::as_str).parse()?;
+    let record = global.store.load(&id)?;
+    let status = record.status(&global.store.dir(&id))?;
+    let process = record.process()?;
+    let (Status::Created, Some(process)) = (status, process) else {
+        return Err(CliError::NotCreated {
+            id: id.to_string(),
+            status,
+        });
+    };
+    let fifo = global.store.fifo(&id);
+    let failed = |source| CliError::Fifo {
+        path: fifo.clone(),
+        source,
+    };
+    let said = open_gate(&fifo, &process).map_err(failed)?;
+    // Without its gate a container counts as started.
+    std::fs::remove_file(&fifo).map_err(failed)?;
+    match said {
+        None => Err(CliError::EndedBeforeStart),
+        Some(error) if !error.is_empty() => Err(CliError::Exec(error)),
+        Some(_) => {
+            record.run_poststart()?;
+            Ok(0)
+        }
+    }
+}
+
+/// Opens the fifo for reading, for which the first process waits, and reads until that closes it: nothing when the
+/// payload was executed, an error otherwise. `None` when the process ended without opening it.
+fn open_gate(fifo: &Path, process: &OwnedFd) -> io::Result<Option<String>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let gate = rustix::fs::open(fifo, flags, Mode::empty())?;
+    let mut said = Vec::new();
+    loop {
+        let mut ready = [
+            PollFd::new(&gate, PollFlags::IN),
+            PollFd::new(process, PollFlags::IN),
+        ];
+        match poll(&mut ready, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        // Until somebody has opened the other end there is neither data nor a hangup (poll(2), fifo(7)).
+        let (gate_ready, ended) = (!ready[0].revents().is_empty(), !ready[1].revents().is_empty());
+        if gate_ready {
+            let mut buffer = [0; 4096];
+            match rustix::io::read(&gate, &mut buffer) {
+                Ok(0) => return Ok(Some(String::from_utf8_lossy(&said).into_owned())),
+                Ok(length) => said.extend_from_slice(&buffer[..length]),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        } else if ended {
+            return Ok(None);
+        }
+    }
+}
