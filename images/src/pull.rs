@@ -16,7 +16,7 @@ use crate::layer::{ChannelReader, UnpackError};
 use crate::manifest::{self, Document, LayerPlan, Manifest, ManifestError};
 use crate::reference::Reference;
 use crate::registry::{Auth, RegistryError, Repository};
-use crate::store::{Claim, Draft, Inner, Layer, Store, StoreError, start_unpacking};
+use crate::store::{Claim, Draft, Group, Inner, Layer, Store, StoreError, start_unpacking};
 
 const INDEX_DEPTH_MAX: usize = 3;
 /// Chunks (of some 16 KiB) between a download and its unpacker.
@@ -138,14 +138,19 @@ async fn fetch_layers(
         return Err(RegistryError::BlobTooLarge { digest, size, limit }.into());
     }
     let mut layers: Vec<Option<Layer>> = plans.iter().map(|_| None).collect();
+    let group = Group::new(inner);
     let mut tasks = JoinSet::new();
     for (index, plan) in plans.into_iter().enumerate() {
         let (inner, repository) = (Arc::clone(inner), Arc::clone(repository));
-        tasks.spawn(async move { (index, fetch_layer(&inner, &repository, plan).await) });
+        let member = group.member();
+        tasks.spawn(async move {
+            let layer = fetch_layer(&inner, &repository, plan).await;
+            (index, layer, member) // in this order: the member says that the layer is gone
+        });
     }
     // The first failure drops the set, which aborts the others.
     while let Some(joined) = tasks.join_next().await {
-        let (index, layer) = joined.map_err(|_| Cause::ShuttingDown)?;
+        let (index, layer, _) = joined.map_err(|_| Cause::ShuttingDown)?;
         let layer = layer?;
         if let Some(slot) = layers.get_mut(index) {
             *slot = Some(layer);

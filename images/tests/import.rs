@@ -1,4 +1,5 @@
 //! Archives become images; bad ones leave nothing.
+#![allow(clippy::unwrap_used)] // also in the functions that tests share
 
 mod support;
 

@@ -23,7 +23,7 @@ use crate::image::Image;
 use crate::layer::UnpackError;
 use crate::manifest::{Descriptor, LayerPlan, ManifestError};
 use crate::reference::{Reference, ReferenceError};
-use crate::store::{Claim, Draft, Inner, Layer, Store, StoreError, start_unpacking};
+use crate::store::{Claim, Draft, Group, Inner, Layer, Store, StoreError, start_unpacking};
 
 /// Why an archive cannot be imported.
 #[derive(Debug, thiserror::Error)]
@@ -161,14 +161,19 @@ impl Store {
     }
 
     async fn import_one(&self, spool: &Arc<Spool>, candidate: Candidate) -> Result<Arc<Image>, ImportError> {
+        let group = Group::new(&self.inner);
         let mut tasks = JoinSet::new();
         for (index, (plan, file, verify)) in candidate.layers.iter().cloned().enumerate() {
             let (inner, spool) = (Arc::clone(&self.inner), Arc::clone(spool));
-            tasks.spawn(async move { (index, import_layer(inner, spool, plan, file, verify).await) });
+            let member = group.member();
+            tasks.spawn(async move {
+                let layer = import_layer(inner, spool, plan, file, verify).await;
+                (index, layer, member) // in this order: the member says that the layer is gone
+            });
         }
         let mut layers: Vec<Option<Layer>> = candidate.layers.iter().map(|_| None).collect();
         while let Some(joined) = tasks.join_next().await {
-            let (index, layer) = joined.map_err(|_| ImportError::ShuttingDown)?;
+            let (index, layer, _) = joined.map_err(|_| ImportError::ShuttingDown)?;
             if let Some(slot) = layers.get_mut(index) {
                 *slot = Some(layer?);
             }

@@ -24,7 +24,7 @@ use janitor::Job;
 pub use records::RecordsError;
 use records::{Change, ImageRecord, LayerRecord, Records, Saved};
 use rustix::fs::{Mode, OFlags};
-pub(crate) use staging::{Claim, Layer, StagedLayer, start as start_unpacking};
+pub(crate) use staging::{Claim, Group, Layer, StagedLayer, start as start_unpacking};
 use state::State;
 
 use crate::digest::Digest;

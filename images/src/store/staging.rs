@@ -161,6 +161,39 @@ impl Vacancy {
     }
 }
 
+/// The tasks that fetch one image's layers. When they are aborted, `flush` waits for the last of them to be gone.
+pub(crate) struct Group {
+    inner: Arc<Inner>,
+    member: std::sync::mpsc::Sender<()>,
+    done: Option<Receiver<()>>,
+}
+
+impl Group {
+    pub(crate) fn new(inner: &Arc<Inner>) -> Self {
+        let (member, done) = std::sync::mpsc::channel();
+        Self {
+            inner: Arc::clone(inner),
+            member,
+            done: Some(done),
+        }
+    }
+
+    /// To be kept by each task to its end, and dropped after its result.
+    pub(crate) fn member(&self) -> std::sync::mpsc::Sender<()> {
+        self.member.clone()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // This one's own member must not keep the janitor waiting.
+        self.member = std::sync::mpsc::channel().0;
+        if let Some(done) = self.done.take() {
+            self.inner.send(Job::Wait(done));
+        }
+    }
+}
+
 /// An unpacking on its own thread. Dropping it makes the store's `flush` wait for the thread's end.
 pub(crate) struct Unpacking {
     inner: Arc<Inner>,

@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub)] // each test program uses a part
 #![allow(clippy::unwrap_used)] // clippy does not take this file for a test
 
+pub mod http;
+pub mod registry;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -156,8 +159,8 @@ pub fn image(layers: &[(Vec<u8>, Compression)], process: serde_json::Value) -> B
 
 impl Built {
     fn index(&self, name: Option<&str>) -> Vec<u8> {
-        let annotations = name.map_or(
-            json!({}),
+        let annotations = name.map_or_else(
+            || json!({}),
             |name| json!({ "org.opencontainers.image.ref.name": name }),
         );
         serde_json::to_vec(&json!({

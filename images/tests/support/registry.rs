@@ -1,0 +1,123 @@
+//! A real registry (docker-registry) on loopback, filled by skopeo.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::Built;
+
+/// user:secret for htpasswd.
+const HTPASSWD: &str = "user:$2b$04$NW4Bh4qjO0hdr6ixeyTwUOhgJcsRoJMtjVDiD0Vldryx52dS6OrJm\n";
+
+pub struct Registry {
+    child: Child,
+    directory: tempfile::TempDir,
+    pub address: String,
+}
+
+impl Registry {
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// Wants user:secret.
+    pub fn with_password() -> Self {
+        Self::with("auth: {htpasswd: {realm: test, path: htpasswd}}\n")
+    }
+
+    fn with(more: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("htpasswd"), HTPASSWD).unwrap();
+        // The port is free a moment before; nothing else here asks for it.
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let address = format!("127.0.0.1:{port}");
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: data}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: \"{address}\"}}\n{more}"
+        );
+        std::fs::write(directory.path().join("config.yml"), config).unwrap();
+        let child = Command::new("docker-registry")
+            .args(["serve", "config.yml"])
+            .current_dir(directory.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry is installed");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while TcpStream::connect(&address).is_err() {
+            assert!(Instant::now() < deadline, "docker-registry does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self {
+            child,
+            directory,
+            address,
+        }
+    }
+
+    /// Pushes an image; `extra` are options of skopeo copy.
+    pub fn push(&self, built: &Built, name: &str, extra: &[&str]) {
+        let layout = tempfile::tempdir_in(self.directory.path()).unwrap();
+        built.write_layout(layout.path(), Some("latest"));
+        self.copy(&format!("oci:{}:latest", layout.path().display()), name, extra);
+    }
+
+    pub fn copy(&self, from: &str, name: &str, extra: &[&str]) {
+        let output = Command::new("skopeo")
+            .args([
+                "--insecure-policy",
+                "copy",
+                "--quiet",
+                "--dest-tls-verify=false",
+                "--src-tls-verify=false",
+            ])
+            .args(extra)
+            .arg(from)
+            .arg(format!("docker://{}/{name}", self.address))
+            .output()
+            .expect("skopeo is installed");
+        assert!(
+            output.status.success(),
+            "skopeo: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    /// The file that holds a blob.
+    pub fn blob(&self, digest: &str) -> PathBuf {
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        let blobs = Path::new("data/docker/registry/v2/blobs/sha256");
+        self.directory
+            .path()
+            .join(blobs)
+            .join(&hex[..2])
+            .join(hex)
+            .join("data")
+    }
+
+    pub fn put_manifest(&self, name: &str, tag: &str, media_type: &str, body: &[u8]) {
+        use std::io::{Read, Write};
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let head = format!(
+            "PUT /v2/{name}/manifests/{tag} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
