@@ -1,3 +1,70 @@
-//! Program entry.
+//! `coracle-cni`: the CNI plugins as one program. The name it is called by says which plugin it is.
+//!
+//! ```text
+//!  bridge, host-local, loopback, portmap, firewall, tuning -> plugin (links made by `coracle-cni install DIR`)
+//!  coracle-cni install DIR | uninstall-network NAME [--force] | --version
+//! ```
 
-fn main() {}
+mod bridge;
+mod failure;
+mod firewall;
+mod host_local;
+mod ipam;
+mod linger;
+mod loopback;
+mod netns;
+mod owner;
+mod portmap;
+mod record;
+mod rules;
+mod sysctl;
+mod tuning;
+mod undo;
+
+use coracle_cni_protocol::plugin::{self, Environment, Output, Plugin};
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The plugins and the names upstream gave them.
+const PLUGINS: [(&str, &dyn Plugin); 3] = [
+    ("bridge", &bridge::Bridge),
+    ("host-local", &host_local::HostLocal),
+    ("loopback", &loopback::Loopback),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let called = args
+        .first()
+        .map(Path::new)
+        .and_then(Path::file_name)
+        .unwrap_or_default();
+    let plugin = PLUGINS.iter().find(|(name, _)| called == *name);
+    let output = match plugin {
+        Some((name, plugin)) => {
+            let about = format!("Coracle CNI {name} plugin {}", env!("CARGO_PKG_VERSION"));
+            plugin::run(&about, *plugin, Environment::of_process(), read_input)
+        }
+        None => Output {
+            stderr: "not a plugin\n".to_owned(),
+            code: 1,
+            ..Output::default()
+        },
+    };
+    finish(&output)
+}
+
+fn read_input() -> io::Result<Vec<u8>> {
+    let mut input = Vec::new();
+    io::stdin().read_to_end(&mut input)?;
+    Ok(input)
+}
+
+/// A reader that went away is no failure of the plugin's work.
+fn finish(output: &Output) -> ExitCode {
+    let _ = io::stderr().write_all(output.stderr.as_bytes());
+    let _ = io::stdout().write_all(output.stdout.as_bytes());
+    ExitCode::from(output.code)
+}

@@ -1,0 +1,228 @@
+//! ADD.
+
+use super::BridgeError;
+use super::container;
+use super::host;
+use super::plan::Plan;
+use crate::failure::Outcome;
+use crate::ipam::Ipam;
+use crate::netns::Netns;
+use crate::owner::Owner;
+use crate::record::{Lock, Record};
+use crate::rules::{Entry, Rules, layout};
+use crate::undo::{Undo, or_undo};
+use coracle_cni_protocol::plugin::Request;
+use coracle_cni_protocol::{CniResult, Dns, Interface, IpConfig};
+use coracle_linux::netlink::nftables::{Data, Element, Verdict};
+use coracle_linux::netlink::route::link::{self, Change, Link, Mac, Veth, Which};
+use coracle_linux::netlink::{NetlinkError, Protocol, Socket};
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+/// Attaches the container; takes everything back when a step fails.
+pub(super) fn add(request: &Request) -> Outcome<CniResult> {
+    let plan = Plan::of(request)?;
+    let ipam = Ipam::of(request)?;
+    let prev = request.config.prev_result()?;
+    let netns = Netns::open(&request.netns)?;
+    let mut socket = Socket::open(Protocol::Route)?;
+    let bridge = host::ensure_bridge(&mut socket, &request.network, &plan)?;
+    refuse_existing(&netns, &request.ifname)?;
+    let result = or_undo(|undo| {
+        let mut result = addresses(request, &plan, &ipam, undo)?;
+        let macs = make_veth(request, &plan, &netns, &mut socket, &bridge, undo)?;
+        container::configure(&netns, &request.ifname, &plan, &result)?;
+        if plan.gateway {
+            host::ensure_gateways(&mut socket, &request.network, &plan, &bridge, &gateways(&result))?;
+        }
+        if plan.masquerade {
+            masquerade(request, &result, undo)?;
+        }
+        result.interfaces = interfaces(request, &plan, &bridge, macs);
+        result.ips.iter_mut().for_each(|ip| ip.interface = Some(2));
+        Ok(result)
+    })?;
+    Ok(after(prev, result))
+}
+
+/// A second ADD must not take the first one's veth for its own.
+fn refuse_existing(netns: &Netns, ifname: &str) -> Outcome<()> {
+    if link::find(&mut netns.socket()??, Which::Name(ifname))?.is_some() {
+        return Err(BridgeError::InterfaceExists(ifname.to_owned()).into());
+    }
+    Ok(())
+}
+
+fn addresses<'a>(
+    request: &'a Request,
+    plan: &Plan,
+    ipam: &'a Ipam,
+    undo: &mut Undo<'a>,
+) -> Outcome<CniResult> {
+    if let Some(data_dir) = data_dir(request, ipam)? {
+        remember_data_dir(&request.network, data_dir)?;
+    }
+    let mut result = ipam.add(request)?;
+    undo.push("addresses", || ipam.del(request).map(drop));
+    let conf_dns: Option<Dns> = request.config.get("dns")?;
+    if let Some(dns) = conf_dns.filter(|dns| !dns.is_empty()) {
+        result.dns = dns;
+    }
+    if plan.gateway {
+        for ip in result.ips.iter_mut().filter(|ip| ip.gateway.is_none()) {
+            ip.gateway = ip.address.hosts().next();
+        }
+    }
+    if plan.default_gateway {
+        container::add_default_routes(&mut result)?;
+    }
+    Ok(result)
+}
+
+/// Where host-local keeps addresses, for `uninstall-network`.
+fn data_dir(request: &Request, ipam: &Ipam) -> Outcome<Option<std::path::PathBuf>> {
+    match ipam {
+        Ipam::HostLocal => Ok(Some(crate::host_local::Plan::of(request)?.data_dir)),
+        _ => Ok(None),
+    }
+}
+
+fn remember_data_dir(network: &str, data_dir: std::path::PathBuf) -> Outcome<()> {
+    if !Record::load(network)?.data_dirs.contains(&data_dir) {
+        let lock = Lock::take()?;
+        Record::change(network, &lock, |record| {
+            record.data_dirs.insert(data_dir);
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes the pair with its container end in place, the host end a port of the bridge and up: one message to the kernel.
+fn make_veth<'a>(
+    request: &Request,
+    plan: &Plan,
+    netns: &Netns,
+    socket: &mut Socket,
+    bridge: &Link,
+    undo: &mut Undo<'a>,
+) -> Outcome<(Mac, Mac)> {
+    let owner = Owner::of(request);
+    let name = owner.veth();
+    let comment = owner.comment();
+    let (host_mac, container_mac) = (
+        owner.host_mac(),
+        plan.mac.unwrap_or_else(|| owner.container_mac()),
+    );
+    let veth = Veth {
+        name: &name,
+        mac: host_mac,
+        master: Some(bridge.index),
+        peer_name: &request.ifname,
+        peer_mac: container_mac,
+        peer_namespace: netns.fd(),
+        mtu: plan.mtu,
+    };
+    let port = Change {
+        up: Some(true),
+        alias: Some(&comment),
+        no_link_local: true,
+        hairpin: plan.hairpin.then_some(true),
+        isolated: plan.isolated.then_some(true),
+        ..Change::default()
+    };
+    let messages = [link::new_veth(&veth), link::change(Which::Name(&name), &port)];
+    let undo_name = name.clone();
+    let made = match socket.request(&messages[..1]) {
+        Err(error) if error.errno() == Some(Errno::EEXIST) => {
+            remove_stale(socket, &name, &comment)?;
+            socket.request(&messages[..1])
+        }
+        other => other,
+    };
+    made?;
+    undo.push("veth", move || Ok(host::delete_link(&undo_name)?));
+    socket.request(&messages[1..])?;
+    Ok((host_mac, container_mac))
+}
+
+/// Deletes a host end of ours that its container no longer has: an earlier DEL's child is about to, or an ADD was killed.
+fn remove_stale(socket: &mut Socket, name: &str, comment: &str) -> Outcome<()> {
+    let Some(found) = link::find(socket, Which::Name(name))? else {
+        return Ok(());
+    };
+    // Without alias it is one that a killed ADD did not come to name.
+    if found.alias.as_deref().is_some_and(|alias| alias != comment) {
+        return Err(BridgeError::HostInterfaceExists(name.to_owned()).into());
+    }
+    match socket.request(&[link::delete(Which::Index(found.index))]) {
+        Err(error) if error.errno() != Some(Errno::ENODEV) => Err(NetlinkError::into(error)),
+        _ => Ok(()),
+    }
+}
+
+fn gateways(result: &CniResult) -> Vec<IpNet> {
+    let gateway = |ip: &IpConfig| IpNet::new(ip.gateway?, ip.address.prefix_len()).ok();
+    let mut all: Vec<_> = result.ips.iter().filter_map(gateway).collect();
+    all.dedup();
+    all
+}
+
+fn masquerade<'a>(request: &'a Request, result: &CniResult, undo: &mut Undo<'a>) -> Outcome<()> {
+    let entries: Vec<_> = result.ips.iter().map(|ip| entry(request, ip.address)).collect();
+    let subnets: Vec<_> = result.ips.iter().map(|ip| ip.address.trunc()).collect();
+    let places: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.set, entry.element.key.clone()))
+        .collect();
+    undo.push("masquerading", move || {
+        Rules::open()?.remove_owner(&Owner::of(request), &places, &layout::MASQUERADE)?;
+        Ok(())
+    });
+    Ok(Rules::open()?.add(&entries, &request.network, &subnets)?)
+}
+
+fn entry(request: &Request, address: IpNet) -> Entry {
+    let (set, key) = super::del::masquerade_place(address.addr());
+    let chain = layout::masquerade_chain_name(&request.network, address.trunc());
+    let data = Data::Verdict(Verdict::Jump(chain));
+    Entry {
+        set,
+        element: Element {
+            key,
+            data,
+            comment: Owner::of(request).comment(),
+        },
+        exclusive: None,
+    }
+}
+
+/// In upstream's order: others look for the bridge first and for the container last.
+fn interfaces(request: &Request, plan: &Plan, bridge: &Link, macs: (Mac, Mac)) -> Vec<Interface> {
+    let interface = |name: &str, mac: Option<Mac>| Interface {
+        name: name.to_owned(),
+        mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        ..Interface::default()
+    };
+    let mut host = interface(&Owner::of(request).veth(), Some(macs.0));
+    let mut container = interface(&request.ifname, Some(macs.1));
+    host.mtu = plan.mtu;
+    container.mtu = plan.mtu;
+    container.sandbox.clone_from(&request.netns);
+    vec![interface(&plan.bridge, bridge.mac), host, container]
+}
+
+/// Later in a chain: what came before stays, ours is added (specification, section 2, "prevResult").
+fn after(prev: Option<CniResult>, mut result: CniResult) -> CniResult {
+    let Some(mut all) = prev else { return result };
+    let shift = i64::try_from(all.interfaces.len()).unwrap_or(0);
+    for ip in &mut result.ips {
+        ip.interface = ip.interface.map(|at| at + shift);
+    }
+    all.interfaces.append(&mut result.interfaces);
+    all.ips.append(&mut result.ips);
+    all.routes.append(&mut result.routes);
+    if !result.dns.is_empty() {
+        all.dns = result.dns;
+    }
+    all
+}

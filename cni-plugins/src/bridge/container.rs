@@ -1,0 +1,135 @@
+//! The container's side: addresses and routes of the new interface.
+
+use super::BridgeError;
+use super::plan::Plan;
+use crate::failure::Outcome;
+use crate::netns::Netns;
+use crate::sysctl;
+use coracle_cni_protocol::{CniResult, Route};
+use coracle_linux::netlink::route::link::{self, Change, Which};
+use coracle_linux::netlink::route::{address, route};
+use coracle_linux::netlink::{Message, Socket};
+use nix::errno::Errno;
+use std::net::IpAddr;
+
+/// Gives the interface its addresses, sets it up and adds the routes.
+pub(super) fn configure(netns: &Netns, ifname: &str, plan: &Plan, result: &CniResult) -> Outcome<()> {
+    let v6 = result.ips.iter().any(|ip| ip.address.addr().is_ipv6());
+    netns.inside(|| -> Outcome<()> {
+        set_sysctls(ifname, plan, v6)?;
+        let mut socket = Socket::open(coracle_linux::netlink::Protocol::Route)?;
+        let link = link::find(&mut socket, Which::Name(ifname))?
+            .ok_or_else(|| BridgeError::Vanished(ifname.to_owned()))?;
+        let up = Change {
+            up: Some(true),
+            ..Change::default()
+        };
+        let mut messages: Vec<_> = result
+            .ips
+            .iter()
+            .map(|ip| {
+                address::add(
+                    link.index,
+                    ip.address.addr(),
+                    ip.address.prefix_len(),
+                    plan.detect_duplicates,
+                )
+            })
+            .collect();
+        messages.push(link::change(Which::Index(link.index), &up));
+        let routes_from = messages.len();
+        messages.extend(routes(result, link.index));
+        for refusal in socket.request_each(&messages)? {
+            // The very same route from another network of this container is as good.
+            if refusal.index < routes_from || refusal.errno != Errno::EEXIST {
+                return Err(coracle_linux::netlink::NetlinkError::Refused(refusal).into());
+            }
+        }
+        Ok(())
+    })?
+}
+
+fn set_sysctls(ifname: &str, plan: &Plan, v6: bool) -> Outcome<()> {
+    // Neighbours learn at once when an address moves to another MAC address.
+    sysctl::ensure(&format!("net/ipv4/conf/{ifname}/arp_notify"), "1")?;
+    if !v6 {
+        return Ok(());
+    }
+    let detect = if plan.detect_duplicates { "1" } else { "0" };
+    let settings = [
+        (format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"),
+        // Also the link-local address is to be used at once; waiting for duplicates takes a second or two.
+        (format!("net/ipv6/conf/{ifname}/accept_dad"), detect),
+        (format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1"),
+    ];
+    settings
+        .iter()
+        .try_for_each(|(name, value)| Ok(sysctl::ensure(name, value)?))
+}
+
+fn routes(result: &CniResult, link: u32) -> Vec<Message> {
+    let gateway_of = |v4: bool| {
+        let ip = result
+            .ips
+            .iter()
+            .find(|ip| ip.address.addr().is_ipv4() == v4 && ip.gateway.is_some());
+        ip.and_then(|ip| ip.gateway)
+    };
+    let plan = |wanted: &Route| {
+        let destination = wanted.dst.network();
+        let on_link = wanted.scope == Some(SCOPE_LINK);
+        route::add(&route::Route {
+            destination,
+            prefix: wanted.dst.prefix_len(),
+            gateway: wanted
+                .gw
+                .or_else(|| gateway_of(destination.is_ipv4()).filter(|_| !on_link)),
+            link,
+            mtu: wanted.mtu,
+            advmss: wanted.advmss,
+            priority: wanted.priority,
+            table: wanted.table,
+            scope: wanted.scope,
+        })
+    };
+    result.routes.iter().map(plan).collect()
+}
+
+const SCOPE_LINK: u8 = 253;
+
+/// Adds a default route for each family that has a gateway, unless the address manager gave one.
+pub(super) fn add_default_routes(result: &mut CniResult) -> Outcome<()> {
+    for v4 in [true, false] {
+        let gateway = result
+            .ips
+            .iter()
+            .filter(|ip| ip.address.addr().is_ipv4() == v4)
+            .find_map(|ip| ip.gateway);
+        let Some(gateway) = gateway else { continue };
+        let default = |route: &&Route| route.dst.prefix_len() == 0 && route.dst.addr().is_ipv4() == v4;
+        match result.routes.iter().find(default) {
+            Some(Route { gw: Some(other), .. }) if *other != gateway => {
+                return Err(BridgeError::OtherDefaultRoute(*other).into());
+            }
+            Some(_) => {}
+            None => result.routes.push(default_route(gateway)),
+        }
+    }
+    Ok(())
+}
+
+fn default_route(gateway: IpAddr) -> Route {
+    let any: IpAddr = match gateway {
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    Route {
+        dst: ipnet::IpNet::new_assert(any, 0),
+        gw: Some(gateway),
+        mtu: None,
+        advmss: None,
+        priority: None,
+        table: None,
+        scope: None,
+    }
+}

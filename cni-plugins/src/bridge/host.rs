@@ -1,0 +1,121 @@
+//! The host's side: the bridge, its addresses, forwarding.
+
+use super::BridgeError;
+use super::plan::Plan;
+use crate::failure::Outcome;
+use crate::owner;
+use crate::record::{self, Lock, Record};
+use crate::sysctl;
+use coracle_linux::netlink::route::address;
+use coracle_linux::netlink::route::link::{self, Change, Link, Which};
+use coracle_linux::netlink::{NetlinkError, Socket};
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+/// Finds the bridge or makes it. A standing one costs one question.
+pub(super) fn ensure_bridge(socket: &mut Socket, network: &str, plan: &Plan) -> Outcome<Link> {
+    let found = match link::find(socket, Which::Name(&plan.bridge))? {
+        Some(found) if found.kind.as_deref() == Some("bridge") => found,
+        Some(_) => return Err(BridgeError::NotABridge(plan.bridge.clone()).into()),
+        None => make_bridge(socket, network, plan)?,
+    };
+    if !found.up || plan.promiscuous && !found.promiscuous {
+        let change = Change {
+            up: Some(true),
+            promiscuous: plan.promiscuous.then_some(true),
+            ..Change::default()
+        };
+        socket.request(&[link::change(Which::Index(found.index), &change)])?;
+    }
+    if Record::load(network)?.bridge.as_deref() != Some(&plan.bridge) {
+        let lock = Lock::take()?;
+        Record::change(network, &lock, |record| record.bridge = Some(plan.bridge.clone()))?;
+    }
+    Ok(found)
+}
+
+fn make_bridge(socket: &mut Socket, network: &str, plan: &Plan) -> Outcome<Link> {
+    let lock = Lock::take()?;
+    // Recorded first: a record of a bridge that was never made does no harm.
+    Record::change(network, &lock, |record| {
+        record.bridge = Some(plan.bridge.clone());
+        record.bridge_made = true;
+    })?;
+    // A fixed MAC address: else the bridge takes its ports' smallest one, and changes it when pods come and go.
+    let mac = owner::local_mac(owner::hash(plan.bridge.as_bytes()) ^ boot_hash());
+    match socket.request(&[link::new_bridge(&plan.bridge, mac, plan.mtu)]) {
+        Err(error) if error.errno() != Some(Errno::EEXIST) => return Err(error.into()),
+        _ => {}
+    }
+    // The host does not configure itself from what containers advertise.
+    sysctl::ensure(&format!("net/ipv6/conf/{}/accept_ra", plan.bridge), "0")?;
+    let made = link::find(socket, Which::Name(&plan.bridge))?;
+    made.ok_or_else(|| BridgeError::Vanished(plan.bridge.clone()).into())
+}
+
+/// Gives the bridge its gateway addresses and lets the host forward.
+pub(super) fn ensure_gateways(
+    socket: &mut Socket,
+    network: &str,
+    plan: &Plan,
+    bridge: &Link,
+    gateways: &[IpNet],
+) -> Outcome<()> {
+    let present = address::list(socket, bridge.index)?;
+    for gateway in gateways {
+        let same = |found: &&address::Address| {
+            found.address == gateway.addr() && found.prefix == gateway.prefix_len()
+        };
+        if present.iter().any(|found| same(&found)) {
+            continue;
+        }
+        for other in present.iter().filter(|found| is_rival(found, *gateway)) {
+            if !plan.force_address {
+                return Err(BridgeError::OtherAddress {
+                    bridge: plan.bridge.clone(),
+                    wanted: *gateway,
+                }
+                .into());
+            }
+            socket.request(&[address::delete(bridge.index, other.address, other.prefix)])?;
+        }
+        let add = address::add(
+            bridge.index,
+            gateway.addr(),
+            gateway.prefix_len(),
+            plan.detect_duplicates,
+        );
+        match socket.request(&[add]) {
+            Err(error) if error.errno() != Some(Errno::EEXIST) => return Err(error.into()),
+            _ => {}
+        }
+    }
+    if gateways.iter().any(|gateway| gateway.addr().is_ipv4()) {
+        record::set_sysctl(network, "net/ipv4/ip_forward", "1")?;
+    }
+    if gateways.iter().any(|gateway| gateway.addr().is_ipv6()) {
+        record::set_sysctl(network, "net/ipv6/conf/all/forwarding", "1")?;
+    }
+    Ok(())
+}
+
+/// An IPv4 bridge has one address; IPv6 ones may be several as long as they do not overlap.
+fn is_rival(found: &address::Address, wanted: IpNet) -> bool {
+    if found.address.is_ipv4() != wanted.addr().is_ipv4() {
+        return false;
+    }
+    let Ok(network) = IpNet::new(found.address, found.prefix) else {
+        return false;
+    };
+    found.address.is_ipv4() || network.contains(&wanted.addr()) || wanted.contains(&found.address)
+}
+
+/// Deletes a link of the host; one that is gone is fine.
+pub(super) fn delete_link(name: &str) -> Result<(), NetlinkError> {
+    coracle_linux::link::delete(name)
+}
+
+/// Different on every host and in every boot, so that two bridges of one name on one wire differ.
+fn boot_hash() -> u64 {
+    owner::hash(&std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default())
+}

@@ -1,0 +1,133 @@
+//! Who owns a kernel object: an attachment. Everything made for it can be found again from its name alone.
+
+use coracle_cni_protocol::ValidAttachment;
+use coracle_cni_protocol::plugin::Request;
+use coracle_linux::netlink::route::link::Mac;
+
+/// Comments in nf_tables and aliases of links end at about 250 bytes.
+const LONGEST_COMMENT: usize = 240;
+
+/// An attachment of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Owner {
+    network: String,
+    container_id: String,
+    ifname: String,
+}
+
+impl Owner {
+    /// The attachment a request is about.
+    pub(crate) fn of(request: &Request) -> Self {
+        Self {
+            network: request.network.clone(),
+            container_id: request.container_id.clone(),
+            ifname: request.ifname.clone(),
+        }
+    }
+
+    /// An attachment that GC keeps.
+    pub(crate) fn valid(network: &str, attachment: &ValidAttachment) -> Self {
+        Self {
+            network: network.to_owned(),
+            container_id: attachment.container_id.clone(),
+            ifname: attachment.ifname.clone(),
+        }
+    }
+
+    /// What stands in the comment of elements and the alias of links: `network/container/interface`, or a hash in
+    /// place of the last two when that is too long.
+    pub(crate) fn comment(&self) -> String {
+        let text = format!("{}/{}/{}", self.network, self.container_id, self.ifname);
+        if text.len() <= LONGEST_COMMENT {
+            text
+        } else {
+            format!("{}/#{:016x}", self.network, self.hash(0))
+        }
+    }
+
+    /// Name of the host end of the veth pair.
+    pub(crate) fn veth(&self) -> String {
+        format!("veth{:011x}", self.hash(0) & 0xfff_ffff_ffff)
+    }
+
+    /// MAC address of the host end.
+    pub(crate) fn host_mac(&self) -> Mac {
+        local_mac(self.hash(1))
+    }
+
+    /// MAC address of the container's end.
+    pub(crate) fn container_mac(&self) -> Mac {
+        local_mac(self.hash(2))
+    }
+
+    fn hash(&self, salt: u8) -> u64 {
+        // Neither names nor ids contain a zero byte.
+        let parts = [
+            self.network.as_bytes(),
+            &[0],
+            self.container_id.as_bytes(),
+            &[0],
+            self.ifname.as_bytes(),
+            &[salt],
+        ];
+        hash(parts.concat().as_slice())
+    }
+}
+
+/// The network a comment belongs to.
+pub(crate) fn network_of(comment: &str) -> &str {
+    comment.split('/').next().unwrap_or_default()
+}
+
+/// A locally administered unicast address.
+pub(crate) fn local_mac(hash: u64) -> Mac {
+    let [a, b, c, d, e, f, ..] = hash.to_be_bytes();
+    Mac([a & 0xfc | 0x02, b, c, d, e, f])
+}
+
+/// FNV-1a with a final mix (the one of splitmix64), so that all bits depend on all bytes.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    let folded = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (folded ^ folded >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(network: &str, id: &str, ifname: &str) -> Owner {
+        Owner {
+            network: network.into(),
+            container_id: id.into(),
+            ifname: ifname.into(),
+        }
+    }
+
+    #[test]
+    fn names_fit_the_kernel_and_differ_by_every_part() {
+        let one = owner("n", "a", "eth0");
+        assert_eq!(one.veth().len(), 15);
+        for other in [
+            owner("m", "a", "eth0"),
+            owner("n", "b", "eth0"),
+            owner("n", "a", "eth1"),
+            owner("na", "", "eth0"),
+        ] {
+            assert_ne!(one.veth(), other.veth());
+        }
+        assert_ne!(one.host_mac(), one.container_mac());
+        assert_eq!(one.host_mac().0[0] & 3, 2);
+    }
+
+    #[test]
+    fn a_long_name_is_shortened_but_still_names_its_network() {
+        let long = owner(&"n".repeat(200), &"c".repeat(200), "eth0");
+        assert!(long.comment().len() <= 250);
+        assert_eq!(network_of(&long.comment()), "n".repeat(200));
+        assert_eq!(network_of("net/c/eth0"), "net");
+    }
+}

@@ -1,0 +1,277 @@
+//! nf_tables rules of attachments: elements of the sets of [`layout`], each with its owner in the comment.
+//!
+//! Adding is optimistic: elements only, one transaction. What is missing (the table, the chain of a network) is made
+//! when the kernel says so, and the elements are added again.
+
+pub(crate) mod layout;
+
+use crate::owner::{Owner, network_of};
+use coracle_linux::netlink::nftables::{
+    self, Element, elements_add, elements_delete, elements_list, elements_read,
+};
+use coracle_linux::netlink::{Message, NetlinkError, Protocol, Socket};
+use ipnet::IpNet;
+use layout::TABLE;
+use nix::errno::Errno;
+use std::collections::HashSet;
+
+/// How often a transaction is tried again when others change the ruleset meanwhile.
+const ATTEMPTS: u32 = 50;
+
+/// Rules could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RulesError {
+    /// The kernel refused.
+    #[error("nf_tables table {TABLE}")]
+    Kernel(#[from] NetlinkError),
+    /// Somebody else has this key.
+    #[error("{what} is already used by {owner}")]
+    Taken {
+        /// The key in words.
+        what: String,
+        /// The comment of the element there.
+        owner: String,
+    },
+    /// The ruleset changed faster than it could be changed.
+    #[error("nf_tables table {TABLE} kept changing")]
+    Unstable,
+}
+
+/// An element to add.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// Its set.
+    pub(crate) set: &'static str,
+    /// The element, its comment naming the owner.
+    pub(crate) element: Element,
+    /// What to say when the key is another attachment's. Without, the element is replaced: the address was given
+    /// to this attachment, so the other one's is stale.
+    pub(crate) exclusive: Option<String>,
+}
+
+/// A place in a set.
+pub(crate) type Key = (&'static str, Vec<u8>);
+
+/// The rules of this host.
+pub(crate) struct Rules(Socket);
+
+impl Rules {
+    /// Opens the way to the rules of the program's network namespace.
+    pub(crate) fn open() -> Result<Self, RulesError> {
+        Ok(Self(Socket::open(Protocol::Netfilter)?))
+    }
+
+    /// Adds elements, all or none. `chains` are the masquerade chains that they jump to.
+    pub(crate) fn add(
+        &mut self,
+        entries: &[Entry],
+        network: &str,
+        chains: &[IpNet],
+    ) -> Result<(), RulesError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let changes = additions(entries);
+        for _ in 0..ATTEMPTS {
+            let refused = match nftables::commit(&mut self.0, None, changes.clone()) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match refused.errno() {
+                Some(Errno::ENOENT) => self.set_up(network, chains)?,
+                Some(Errno::EEXIST | Errno::EBUSY) => {
+                    if self.replace(entries)? {
+                        return Ok(());
+                    }
+                }
+                _ => return Err(refused.into()),
+            }
+        }
+        Err(RulesError::Unstable)
+    }
+
+    /// Of these places, those whose elements belong to the owner.
+    pub(crate) fn owned(&mut self, owner: &Owner, places: &[Key]) -> Result<Vec<Key>, RulesError> {
+        let comment = owner.comment();
+        let mut owned = Vec::new();
+        for (set, key) in places {
+            let element = elements_read(&mut self.0, TABLE, set, key)?;
+            if element.is_some_and(|element| element.comment == comment) {
+                owned.push((*set, key.clone()));
+            }
+        }
+        Ok(owned)
+    }
+
+    /// All places in these sets whose comment passes the test. Reads all elements.
+    pub(crate) fn find(
+        &mut self,
+        sets: &[&'static str],
+        test: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Key>, RulesError> {
+        let mut found = Vec::new();
+        for set in sets {
+            let elements = elements_list(&mut self.0, TABLE, set)?;
+            found.extend(
+                elements
+                    .into_iter()
+                    .filter(|element| test(&element.comment))
+                    .map(|e| (*set, e.key)),
+            );
+        }
+        Ok(found)
+    }
+
+    /// Deletes what `select` finds, in one transaction that only succeeds when nothing changed since it looked.
+    pub(crate) fn remove(
+        &mut self,
+        select: impl Fn(&mut Self) -> Result<Vec<Key>, RulesError>,
+    ) -> Result<Vec<Key>, RulesError> {
+        for _ in 0..ATTEMPTS {
+            let generation = nftables::generation(&mut self.0)?;
+            let keys = select(self)?;
+            if keys.is_empty() {
+                return Ok(keys);
+            }
+            match nftables::commit(&mut self.0, Some(generation), deletions(&keys)) {
+                Ok(()) => return Ok(keys),
+                Err(error) if is_race(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RulesError::Unstable)
+    }
+
+    /// Deletes what belongs to an attachment. With `places` only these are looked at; without, all elements of the sets.
+    pub(crate) fn remove_owner(
+        &mut self,
+        owner: &Owner,
+        places: &[Key],
+        sets: &[&'static str],
+    ) -> Result<Vec<Key>, RulesError> {
+        let comment = owner.comment();
+        self.remove(|rules| match places {
+            [] => rules.find(sets, |found| found == comment),
+            places => rules.owned(owner, places),
+        })
+    }
+
+    /// Deletes what belongs to attachments of the network that are not to be kept.
+    pub(crate) fn collect(
+        &mut self,
+        network: &str,
+        keep: &[Owner],
+        sets: &[&'static str],
+    ) -> Result<Vec<Key>, RulesError> {
+        let keep: HashSet<_> = keep.iter().map(Owner::comment).collect();
+        self.remove(|rules| {
+            rules.find(sets, |comment| {
+                // A comment without slash is the network's own and stays as long as the network.
+                comment.contains('/') && network_of(comment) == network && !keep.contains(comment)
+            })
+        })
+    }
+
+    /// Deletes everything of a network, and the table when nothing of any network is left.
+    pub(crate) fn remove_network(&mut self, network: &str) -> Result<(), RulesError> {
+        self.remove(|rules| rules.find(&layout::SETS, |comment| network_of(comment) == network))?;
+        for _ in 0..ATTEMPTS {
+            let generation = nftables::generation(&mut self.0)?;
+            let chains = nftables::chains(&mut self.0, TABLE)?;
+            if chains.is_empty() {
+                return Ok(());
+            }
+            let of_networks: Vec<_> = chains.iter().filter(|chain| chain.comment.is_some()).collect();
+            let (own, others): (Vec<_>, Vec<_>) = of_networks
+                .into_iter()
+                .partition(|chain| network_of(chain.comment.as_deref().unwrap_or_default()) == network);
+            let changes = if others.is_empty() && self.find(&layout::SETS, |_| true)?.is_empty() {
+                vec![nftables::delete_table(TABLE)]
+            } else {
+                let flush = own.iter().map(|chain| nftables::flush_chain(TABLE, &chain.name));
+                flush
+                    .chain(own.iter().map(|chain| nftables::delete_chain(TABLE, &chain.name)))
+                    .collect()
+            };
+            match nftables::commit(&mut self.0, Some(generation), changes) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_race(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RulesError::Unstable)
+    }
+
+    /// Makes the table and the network's chains, unless somebody was faster.
+    fn set_up(&mut self, network: &str, chains: &[IpNet]) -> Result<(), RulesError> {
+        let mut wanted = vec![layout::table()];
+        wanted.extend(
+            chains
+                .iter()
+                .map(|subnet| layout::masquerade_chain(network, *subnet)),
+        );
+        for changes in wanted {
+            match nftables::commit(&mut self.0, None, changes) {
+                Err(error) if error.errno() != Some(Errno::EEXIST) => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds where keys are taken: the owner's own and stale elements give way, exclusive ones of others do not.
+    /// False when the ruleset changed meanwhile.
+    fn replace(&mut self, entries: &[Entry]) -> Result<bool, RulesError> {
+        let generation = nftables::generation(&mut self.0)?;
+        let mut old = Vec::new();
+        for entry in entries {
+            let Some(found) = elements_read(&mut self.0, TABLE, entry.set, &entry.element.key)? else {
+                continue;
+            };
+            if let (Some(what), true) = (&entry.exclusive, found.comment != entry.element.comment) {
+                return Err(RulesError::Taken {
+                    what: what.clone(),
+                    owner: found.comment,
+                });
+            }
+            old.push((entry.set, entry.element.key.clone()));
+        }
+        let mut changes = deletions(&old);
+        changes.extend(additions(entries));
+        match nftables::commit(&mut self.0, Some(generation), changes) {
+            Ok(()) => Ok(true),
+            Err(error) if is_race(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Another transaction came between: try again.
+fn is_race(error: &NetlinkError) -> bool {
+    matches!(
+        error.errno(),
+        Some(Errno::ERESTART | Errno::ENOENT | Errno::EEXIST | Errno::EBUSY)
+    )
+}
+
+fn additions(entries: &[Entry]) -> Vec<Message> {
+    entries
+        .iter()
+        .flat_map(|entry| elements_add(TABLE, entry.set, std::slice::from_ref(&entry.element)))
+        .collect()
+}
+
+fn deletions(keys: &[Key]) -> Vec<Message> {
+    let mut sets: Vec<_> = keys.iter().map(|(set, _)| *set).collect();
+    sets.sort_unstable();
+    sets.dedup();
+    let of = |set: &'static str| -> Vec<Vec<u8>> {
+        keys.iter()
+            .filter(|(other, _)| *other == set)
+            .map(|(_, key)| key.clone())
+            .collect()
+    };
+    sets.into_iter()
+        .flat_map(|set| elements_delete(TABLE, set, &of(set)))
+        .collect()
+}

@@ -1,0 +1,4 @@
+//! placeholder
+/// Error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TuningError {}

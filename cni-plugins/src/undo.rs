@@ -1,0 +1,36 @@
+//! What a failed ADD takes back, newest first; a step that fails does not keep the others from running.
+
+use crate::failure::{Outcome, PluginErrorFrom};
+
+/// Steps that take back what was made.
+#[derive(Default)]
+pub(crate) struct Undo<'a>(Vec<Step<'a>>);
+
+type Step<'a> = (&'static str, Box<dyn FnOnce() -> Outcome<()> + 'a>);
+
+impl<'a> Undo<'a> {
+    /// Registers how to take back what was just made, or is about to be.
+    pub(crate) fn push(&mut self, name: &'static str, step: impl FnOnce() -> Outcome<()> + 'a) {
+        self.0.push((name, Box::new(step)));
+    }
+}
+
+/// Does the work; when it fails, takes back what it registered and reports what could not be taken back too.
+pub(crate) fn or_undo<'a, T>(work: impl FnOnce(&mut Undo<'a>) -> Outcome<T>) -> Outcome<T> {
+    let mut undo = Undo::default();
+    let PluginErrorFrom(mut error) = match work(&mut undo) {
+        Ok(done) => return Ok(done),
+        Err(error) => error,
+    };
+    for (name, step) in undo.0.into_iter().rev() {
+        if let Err(PluginErrorFrom(failed)) = step() {
+            let text = format!("undo {name}: {failed}");
+            error.details = if error.details.is_empty() {
+                text
+            } else {
+                format!("{}; {text}", error.details)
+            };
+        }
+    }
+    Err(PluginErrorFrom(error))
+}
