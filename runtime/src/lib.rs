@@ -13,6 +13,7 @@
 pub mod cgroup;
 pub mod create;
 pub mod exec;
+pub mod features;
 pub mod hooks;
 pub mod identity;
 mod payload;

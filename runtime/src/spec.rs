@@ -52,12 +52,20 @@ pub fn load(bundle: &Path) -> Result<Loaded, SpecError> {
 
 /// Reads the `process` of an additional process from a file of its own (`exec --process`).
 pub fn load_process(path: &Path) -> Result<Process, SpecError> {
-    let failed = |source| SpecError::Parse { path: path.to_owned(), source };
-    let text = std::fs::read(path).map_err(|source| SpecError::Read { path: path.to_owned(), source })?;
+    let failed = |source| SpecError::Parse {
+        path: path.to_owned(),
+        source,
+    };
+    let text = std::fs::read(path).map_err(|source| SpecError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     match serde_json::from_slice(&text) {
         Ok(process) => Ok(process),
         Err(strict) => {
-            let Ok(mut document) = serde_json::from_slice::<Value>(&text) else { return Err(failed(strict)) };
+            let Ok(mut document) = serde_json::from_slice::<Value>(&text) else {
+                return Err(failed(strict));
+            };
             correct_process(&mut document, &mut Vec::new());
             serde_json::from_value(document).map_err(|_| failed(strict))
         }

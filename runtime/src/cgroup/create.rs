@@ -37,6 +37,7 @@ impl Cgroup {
             layout: Layout::detect()?.clone(),
             kept,
             warnings: Vec::new(),
+            joined_below: Vec::new(),
         };
         Ok(cgroup
             .paths()
@@ -52,6 +53,7 @@ impl Cgroup {
             layout: layout.clone(),
             kept: 0,
             warnings: plan.limits.warnings.clone(),
+            joined_below: Vec::new(),
         };
         let mut made = Made::default();
         let done = cgroup

@@ -27,21 +27,22 @@ impl Cgroup {
     /// # Errors
     /// A directory or file of the cgroup cannot be opened.
     pub fn join(&self) -> Result<Join, CgroupError> {
-        let paths: Vec<PathBuf> = self
-            .layout
-            .v1
-            .iter()
-            .map(|hierarchy| self.below(&hierarchy.mount_point).join("tasks"))
-            .collect();
-        let tasks = paths
-            .iter()
-            .map(|path| open(path, OFlags::WRONLY))
-            .collect::<Result<_, _>>()?;
-        let into = self
-            .unified_dir()
-            .map(|dir| open(&dir, OFlags::PATH | OFlags::DIRECTORY))
-            .transpose()?;
-        Ok(Join { into, tasks, paths })
+        let mut join = Join {
+            into: None,
+            tasks: Vec::new(),
+            paths: Vec::new(),
+        };
+        for (name, dir) in self.paths() {
+            let dir = self.entrance(&name, &dir);
+            if name.is_empty() {
+                join.into = Some(open(&dir, OFlags::PATH | OFlags::DIRECTORY)?);
+                continue;
+            }
+            let tasks = dir.join("tasks");
+            join.tasks.push(open(&tasks, OFlags::WRONLY)?);
+            join.paths.push(tasks);
+        }
+        Ok(join)
     }
 
     /// Moves this process, which has one thread, into the cgroup in every hierarchy.

@@ -22,7 +22,7 @@ mod plan;
 mod remove;
 mod stats;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,9 @@ pub struct Cgroup {
     /// What could not be honoured without being an error; for the log.
     #[serde(default)]
     warnings: Vec<String>,
+    /// Hierarchies, by name, that are joined at a path below this cgroup.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    joined_below: Vec<(String, PathBuf)>,
 }
 
 /// Why a cgroup operation failed.
@@ -208,26 +211,50 @@ impl Cgroup {
         mount_point.join(self.path.strip_prefix("/").unwrap_or(&self.path))
     }
 
-    /// A cgroup below this one (for `exec --cgroup`); it must exist when it is joined.
+    /// The same cgroup, joined at `relative` below it: in the hierarchy of these `controllers` (`cpu`, `cpu,cpuacct`,
+    /// `name=systemd`), or in all without. What is there must exist when it is joined.
     ///
     /// # Errors
-    /// The path leaves the cgroup.
-    pub fn child(&self, relative: &Path) -> Result<Self, CgroupError> {
-        let mut path = self.path.clone();
-        let below = plan::absolute(&Path::new("/").join(relative.strip_prefix("/").unwrap_or(relative)));
-        match below {
-            Ok(below) => path.push(below.strip_prefix("/").unwrap_or(&below)),
-            // The cgroup itself.
-            Err(_)
-                if relative.components().all(|part| {
-                    !matches!(
-                        part,
-                        std::path::Component::ParentDir | std::path::Component::Normal(_)
-                    )
-                }) => {}
-            Err(error) => return Err(error),
+    /// The path leaves the cgroup, or there is no such hierarchy.
+    pub fn joined_below(mut self, controllers: Option<&str>, relative: &Path) -> Result<Self, CgroupError> {
+        let relative = relative.strip_prefix("/").unwrap_or(relative);
+        let sound = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if !relative.components().all(sound) {
+            let reason = "it is not below the container's cgroup";
+            return Err(CgroupError::Path {
+                path: relative.to_owned(),
+                reason,
+            });
         }
-        Ok(Self { path, ..self.clone() })
+        let named = |name: &str| {
+            let mut wanted = controllers
+                .into_iter()
+                .flat_map(|list| list.split(','))
+                .peekable();
+            wanted.peek().is_none() || wanted.all(|one| name.split(',').any(|controller| controller == one))
+        };
+        let names: Vec<String> = self
+            .paths()
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| named(name))
+            .collect();
+        if names.is_empty() {
+            let path = PathBuf::from(controllers.unwrap_or_default());
+            return Err(CgroupError::Path {
+                path,
+                reason: "no hierarchy has these controllers",
+            });
+        }
+        self.joined_below
+            .extend(names.into_iter().map(|name| (name, relative.to_owned())));
+        Ok(self)
+    }
+
+    /// Where a process enters the hierarchy of this name; `dir` is the cgroup's directory there.
+    fn entrance(&self, name: &str, dir: &Path) -> PathBuf {
+        let below = self.joined_below.iter().rev().find(|(below, _)| below == name);
+        below.map_or_else(|| dir.to_owned(), |(_, path)| dir.join(path))
     }
 }
 

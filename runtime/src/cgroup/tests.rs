@@ -194,13 +194,49 @@ fn the_stored_form_is_the_whole_cgroup() {
         layout: Layout::default(),
         kept: 1,
         warnings: vec![],
+        joined_below: vec![],
     };
     let stored = serde_json::to_string(&cgroup).unwrap();
     assert_eq!(serde_json::from_str::<Cgroup>(&stored).unwrap(), cgroup);
+}
+
+#[test]
+fn a_process_may_join_below_the_cgroup_but_nowhere_else() {
+    let hierarchy = |names: &[&str]| Hierarchy {
+        controllers: names.iter().map(|name| (*name).to_owned()).collect(),
+        mount_point: PathBuf::from("/m").join(names[0]),
+    };
+    let layout = Layout {
+        v1: vec![hierarchy(&["cpu", "cpuacct"]), hierarchy(&["memory"])],
+        unified: None,
+    };
+    let cgroup = Cgroup {
+        path: "/a".into(),
+        layout,
+        kept: 1,
+        warnings: vec![],
+        joined_below: vec![],
+    };
+    let entrances = |cgroup: &Cgroup| -> Vec<PathBuf> {
+        cgroup
+            .paths()
+            .iter()
+            .map(|(name, dir)| cgroup.entrance(name, dir))
+            .collect()
+    };
+    let all = cgroup.clone().joined_below(None, Path::new("x/y")).unwrap();
     assert_eq!(
-        cgroup.child(Path::new("x/y")).unwrap().path(),
-        Path::new("/a/b/x/y")
+        entrances(&all),
+        [Path::new("/m/cpu/a/x/y"), Path::new("/m/memory/a/x/y")]
     );
-    assert_eq!(cgroup.child(Path::new("/")).unwrap().path(), Path::new("/a/b"));
-    assert!(cgroup.child(Path::new("../y")).is_err());
+    let one = cgroup
+        .clone()
+        .joined_below(Some("cpuacct"), Path::new("/x"))
+        .unwrap();
+    assert_eq!(
+        entrances(&one),
+        [Path::new("/m/cpu/a/x"), Path::new("/m/memory/a")]
+    );
+    assert!(cgroup.clone().joined_below(None, Path::new("../y")).is_err());
+    assert!(cgroup.joined_below(Some("nothing"), Path::new("y")).is_err());
 }

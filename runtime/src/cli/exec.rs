@@ -14,46 +14,74 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub(super) fn command() -> Command {
-    Command::new("exec").about("Runs one more process in a container").defer(|command| {
-        let flag = |name: &'static str| Arg::new(name).long(name);
-        let switch = |name| flag(name).action(ArgAction::SetTrue);
-        let many = |name| flag(name).action(ArgAction::Append);
-        let path = |name| flag(name).value_name("PATH").value_parser(value_parser!(PathBuf));
-        command.args([
-            Arg::new("id").value_name("CONTAINER").required(true).help("Name of the container"),
-            // Everything after the name belongs to the command, whatever it looks like.
-            Arg::new("command")
-                .value_name("COMMAND")
-                .num_args(0..)
-                .trailing_var_arg(true)
-                .allow_hyphen_values(true)
-                .help("The program and its arguments"),
-            path("process").short('p').help("Read the process from this JSON file"),
-            switch("tty").short('t').help("Give it a terminal"),
-            switch("detach").short('d').help("Return once it runs"),
-            path("pid-file").help("Write its process id to this file"),
-            path("console-socket").help("Send the terminal's other end to this unix socket"),
-            path("pidfd-socket").help("Send a descriptor of the process to this unix socket"),
-            path("cwd").help("Its working directory in the container"),
-            many("env").short('e').value_name("NAME=VALUE").help("Add a variable to its environment"),
-            flag("user").short('u').value_name("UID[:GID]").help("Whose process it is"),
-            many("additional-gids").short('g').value_name("GID").help("Add a group"),
-            many("cap").short('c').value_name("CAPABILITY").help("Add a capability"),
-            switch("no-new-privs").help("Its programs may not gain privileges"),
-            flag("process-label").value_name("LABEL").help("SELinux label"),
-            flag("apparmor").value_name("PROFILE").help("AppArmor profile"),
-            many("cgroup").value_name("[CONTROLLER:]PATH").help("Start in a cgroup below the container's"),
-            switch("ignore-paused").help("Also in a paused container"),
-            flag("preserve-fds").value_name("N").value_parser(value_parser!(u32)).help("Pass descriptors 3 to 2+N on"),
-        ])
-    })
+    Command::new("exec")
+        .about("Runs one more process in a container")
+        .defer(|command| {
+            let flag = |name: &'static str| Arg::new(name).long(name);
+            let switch = |name| flag(name).action(ArgAction::SetTrue);
+            let many = |name| flag(name).action(ArgAction::Append);
+            let path = |name| flag(name).value_name("PATH").value_parser(value_parser!(PathBuf));
+            command.args([
+                Arg::new("id")
+                    .value_name("CONTAINER")
+                    .required(true)
+                    .help("Name of the container"),
+                // Everything after the name belongs to the command, whatever it looks like.
+                Arg::new("command")
+                    .value_name("COMMAND")
+                    .num_args(0..)
+                    .trailing_var_arg(true)
+                    .allow_hyphen_values(true)
+                    .help("The program and its arguments"),
+                path("process")
+                    .short('p')
+                    .help("Read the process from this JSON file"),
+                switch("tty").short('t').help("Give it a terminal"),
+                switch("detach").short('d').help("Return once it runs"),
+                path("pid-file").help("Write its process id to this file"),
+                path("console-socket").help("Send the terminal's other end to this unix socket"),
+                path("pidfd-socket").help("Send a descriptor of the process to this unix socket"),
+                path("cwd").help("Its working directory in the container"),
+                many("env")
+                    .short('e')
+                    .value_name("NAME=VALUE")
+                    .help("Add a variable to its environment"),
+                flag("user")
+                    .short('u')
+                    .value_name("UID[:GID]")
+                    .help("Whose process it is"),
+                many("additional-gids")
+                    .short('g')
+                    .value_name("GID")
+                    .help("Add a group"),
+                many("cap")
+                    .short('c')
+                    .value_name("CAPABILITY")
+                    .help("Add a capability"),
+                switch("no-new-privs").help("Its programs may not gain privileges"),
+                flag("process-label").value_name("LABEL").help("SELinux label"),
+                flag("apparmor").value_name("PROFILE").help("AppArmor profile"),
+                many("cgroup")
+                    .value_name("[CONTROLLER:]PATH")
+                    .help("Start in a cgroup below the container's"),
+                switch("ignore-paused").help("Also in a paused container"),
+                flag("preserve-fds")
+                    .value_name("N")
+                    .value_parser(value_parser!(u32))
+                    .help("Pass descriptors 3 to 2+N on"),
+            ])
+        })
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     let detach = args.get_flag("detach");
     let console_socket = args.get_one::<PathBuf>("console-socket");
     let request = request(global, args)?;
-    launch::check_terminal(request.process.terminal().unwrap_or(false), detach, console_socket.is_some())?;
+    launch::check_terminal(
+        request.process.terminal().unwrap_or(false),
+        detach,
+        console_socket.is_some(),
+    )?;
     let plan = exec::plan(request)?;
     let signals = if detach { None } else { Some(Signals::block()?) };
     let process = exec::spawn(plan)?.finish()?;
@@ -84,14 +112,22 @@ fn request(global: &Global, args: &ArgMatches) -> Result<ExecRequest, CliError> 
         return Err(CliError::ExecStopped);
     };
     let loaded = spec::load(&dir)?;
-    let profile = loaded.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let profile = loaded
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
     let process = process(args, &loaded.spec)?;
     Ok(ExecRequest {
         id: record.id.clone(),
         pid,
         pidfd,
         cgroup: cgroup(&record, args)?,
-        stdio: if process.terminal().unwrap_or(false) { Stdio::Terminal } else { Stdio::Inherit },
+        stdio: if process.terminal().unwrap_or(false) {
+            Stdio::Terminal
+        } else {
+            Stdio::Inherit
+        },
         process,
         seccomp: profile.map(seccomp::compile).transpose()?,
         preserve_fds: launch::preserve_fds(args, 0)?,
@@ -122,7 +158,9 @@ fn process(args: &ArgMatches, spec: &Spec) -> Result<Process, CliError> {
     if command.is_empty() {
         return Err(CliError::ExecNothing);
     }
-    process.set_args(Some(command)).set_terminal(Some(args.get_flag("tty")));
+    process
+        .set_args(Some(command))
+        .set_terminal(Some(args.get_flag("tty")));
     if let Some(cwd) = args.get_one::<PathBuf>("cwd") {
         process.set_cwd(cwd.clone());
     }
@@ -146,15 +184,25 @@ fn process(args: &ArgMatches, spec: &Spec) -> Result<Process, CliError> {
 fn set_user(process: &mut Process, args: &ArgMatches) -> Result<(), CliError> {
     let mut user = process.user().clone();
     if let Some(given) = args.get_one::<String>("user") {
-        let (uid, gid) = given.split_once(':').map_or((given.as_str(), None), |(uid, gid)| (uid, Some(gid)));
+        let (uid, gid) = given
+            .split_once(':')
+            .map_or((given.as_str(), None), |(uid, gid)| (uid, Some(gid)));
         user.set_uid(id("--user", uid)?);
         if let Some(gid) = gid {
             user.set_gid(id("--user", gid)?);
         }
     }
     let added = args.get_many::<String>("additional-gids").into_iter().flatten();
-    let added = added.map(|gid| id("--additional-gids", gid)).collect::<Result<Vec<_>, _>>()?;
-    let gids = user.additional_gids().iter().flatten().copied().chain(added).collect();
+    let added = added
+        .map(|gid| id("--additional-gids", gid))
+        .collect::<Result<Vec<_>, _>>()?;
+    let gids = user
+        .additional_gids()
+        .iter()
+        .flatten()
+        .copied()
+        .chain(added)
+        .collect();
     user.set_additional_gids(Some(gids));
     process.set_user(user);
     Ok(())
@@ -165,7 +213,10 @@ fn set_user(process: &mut Process, args: &ArgMatches) -> Result<(), CliError> {
 fn id(flag: &'static str, text: &str) -> Result<u32, CliError> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let parsed = text.parse().ok().filter(|id| digits && *id != u32::MAX);
-    parsed.ok_or_else(|| CliError::ExecId { flag, value: text.to_owned() })
+    parsed.ok_or_else(|| CliError::ExecId {
+        flag,
+        value: text.to_owned(),
+    })
 }
 
 /// Added to what the process has and may make effective, not to what it passes on (CVE-2022-29162).
@@ -181,9 +232,23 @@ fn add_capabilities(process: &mut Process, args: &ArgMatches) -> Result<(), CliE
         return Ok(());
     }
     let mut sets = process.capabilities().clone().unwrap_or_else(no_capabilities);
-    let with = |set: &Option<Capabilities>| Some(set.iter().flatten().copied().chain(added.iter().copied()).collect());
-    let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
-    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    let with = |set: &Option<Capabilities>| {
+        Some(
+            set.iter()
+                .flatten()
+                .copied()
+                .chain(added.iter().copied())
+                .collect(),
+        )
+    };
+    let (bounding, effective, permitted) = (
+        with(sets.bounding()),
+        with(sets.effective()),
+        with(sets.permitted()),
+    );
+    sets.set_bounding(bounding)
+        .set_effective(effective)
+        .set_permitted(permitted);
     process.set_capabilities(Some(sets));
     Ok(())
 }
@@ -191,7 +256,11 @@ fn add_capabilities(process: &mut Process, args: &ArgMatches) -> Result<(), CliE
 /// Not the parser's default, which is a list of its own.
 fn no_capabilities() -> LinuxCapabilities {
     let mut sets = LinuxCapabilities::default();
-    sets.set_bounding(None).set_effective(None).set_permitted(None).set_inheritable(None).set_ambient(None);
+    sets.set_bounding(None)
+        .set_effective(None)
+        .set_permitted(None)
+        .set_inheritable(None)
+        .set_ambient(None);
     sets
 }
 
@@ -202,14 +271,26 @@ mod tests {
     #[test]
     fn ids_are_exactly_decimal() {
         assert_eq!(id("--user", "1000").unwrap(), 1000);
-        for bad in ["", "0x10", " 5", "5 ", "-1", "+5", "4294967295", "99999999999", "root"] {
+        for bad in [
+            "",
+            "0x10",
+            " 5",
+            "5 ",
+            "-1",
+            "+5",
+            "4294967295",
+            "99999999999",
+            "root",
+        ] {
             assert!(id("--user", bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn everything_after_the_name_is_the_command() {
-        let matches = command().try_get_matches_from(["exec", "-e", "A=b", "c1", "sh", "-c", "ls -d", "--tty"]).unwrap();
+        let matches = command()
+            .try_get_matches_from(["exec", "-e", "A=b", "c1", "sh", "-c", "ls -d", "--tty"])
+            .unwrap();
         let words: Vec<&String> = matches.get_many("command").unwrap().collect();
         assert_eq!(words, ["sh", "-c", "ls -d", "--tty"]);
         assert!(!matches.get_flag("tty"));
@@ -217,7 +298,9 @@ mod tests {
 
     #[test]
     fn added_capabilities_are_not_inheritable() {
-        let matches = command().try_get_matches_from(["exec", "--cap", "CAP_KILL", "-c", "net_raw", "c1", "sh"]).unwrap();
+        let matches = command()
+            .try_get_matches_from(["exec", "--cap", "CAP_KILL", "-c", "net_raw", "c1", "sh"])
+            .unwrap();
         let mut process = Process::default();
         process.set_capabilities(None);
         add_capabilities(&mut process, &matches).unwrap();

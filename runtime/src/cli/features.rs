@@ -10,6 +10,8 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(_: &Global, _: &ArgMatches) -> Result<u8, CliError> {
     let text = format!("{:#}\n", coracle_runtime::features::features());
-    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Print)?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(CliError::Print)?;
     Ok(0)
 }

@@ -11,29 +11,43 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 pub(super) fn command() -> Command {
-    Command::new("list").about("List the containers of this --root").args([
-        Arg::new("format")
-            .long("format")
-            .short('f')
-            .value_name("FORMAT")
-            .value_parser(["table", "json"])
-            .default_value("table")
-            .help("table or json"),
-        Arg::new("quiet").long("quiet").short('q').action(ArgAction::SetTrue).help("Only the names"),
-    ])
+    Command::new("list")
+        .about("List the containers of this --root")
+        .args([
+            Arg::new("format")
+                .long("format")
+                .short('f')
+                .value_name("FORMAT")
+                .value_parser(["table", "json"])
+                .default_value("table")
+                .help("table or json"),
+            Arg::new("quiet")
+                .long("quiet")
+                .short('q')
+                .action(ArgAction::SetTrue)
+                .help("Only the names"),
+        ])
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     let ids = global.store.list()?;
     let quiet = args.get_flag("quiet");
-    let json = args.get_one::<String>("format").is_some_and(|format| format == "json");
+    let json = args
+        .get_one::<String>("format")
+        .is_some_and(|format| format == "json");
     let text = if quiet {
         ids.iter().map(|id| format!("{id}\n")).collect()
     } else {
         let rows: Vec<Row> = ids.iter().filter_map(|id| row_or_log(global, id)).collect();
-        if json { format!("{}\n", serde_json::to_string(&rows).unwrap_or_default()) } else { table(&rows) }
+        if json {
+            format!("{}\n", serde_json::to_string(&rows).unwrap_or_default())
+        } else {
+            table(&rows)
+        }
     };
-    std::io::stdout().write_all(text.as_bytes()).map_err(CliError::Print)?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(CliError::Print)?;
     Ok(0)
 }
 
@@ -99,13 +113,30 @@ fn table(rows: &[Row]) -> String {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
     let cells = |row: &Row| {
         let bundle = row.bundle.display().to_string();
-        [row.id.clone(), row.pid.to_string(), row.status.to_string(), bundle, row.created.clone(), row.owner.clone()]
+        [
+            row.id.clone(),
+            row.pid.to_string(),
+            row.status.to_string(),
+            bundle,
+            row.created.clone(),
+            row.owner.clone(),
+        ]
     };
     let lines: Vec<[String; 6]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].len() + 3).max().unwrap_or(0).max(12);
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].len() + 3)
+            .max()
+            .unwrap_or(0)
+            .max(12)
+    };
     let widths: Vec<usize> = (0..5).map(width).collect();
     let render = |line: &[String; 6]| {
-        let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let padded = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
         format!("{}{}\n", padded.collect::<String>(), line[5])
     };
     lines.iter().map(render).collect()

@@ -8,22 +8,36 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub(super) fn command() -> Command {
-    Command::new("spec").about("Write a config.json to start from").args([
-        Arg::new("bundle")
-            .long("bundle")
-            .short('b')
-            .value_name("PATH")
-            .value_parser(value_parser!(PathBuf))
-            .help("The bundle's directory; default: the current one"),
-        Arg::new("rootless").long("rootless").action(ArgAction::SetTrue).help("For a user other than root"),
-    ])
+    Command::new("spec")
+        .about("Write a config.json to start from")
+        .args([
+            Arg::new("bundle")
+                .long("bundle")
+                .short('b')
+                .value_name("PATH")
+                .value_parser(value_parser!(PathBuf))
+                .help("The bundle's directory; default: the current one"),
+            Arg::new("rootless")
+                .long("rootless")
+                .action(ArgAction::SetTrue)
+                .help("For a user other than root"),
+        ])
 }
 
 pub(super) fn run(_: &Global, args: &ArgMatches) -> Result<u8, CliError> {
-    let bundle = args.get_one::<PathBuf>("bundle").map_or(Path::new("."), PathBuf::as_path);
+    let bundle = args
+        .get_one::<PathBuf>("bundle")
+        .map_or(Path::new("."), PathBuf::as_path);
     let path = bundle.join("config.json");
-    let text = if args.get_flag("rootless") { rootless()? } else { DEFAULT.to_owned() };
-    let failed = |source| CliError::WriteSpec { path: path.clone(), source };
+    let text = if args.get_flag("rootless") {
+        rootless()?
+    } else {
+        DEFAULT.to_owned()
+    };
+    let failed = |source| CliError::WriteSpec {
+        path: path.clone(),
+        source,
+    };
     // An existing one is somebody's work.
     let mut file = File::create_new(&path).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
@@ -52,7 +66,8 @@ fn rootless() -> Result<String, CliError> {
             Some("/dev/pts") => without_group(mount),
             Some("/sys") => {
                 let options = json!(["rbind", "nosuid", "noexec", "nodev", "ro"]);
-                *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys", "options": options });
+                *mount =
+                    json!({ "destination": "/sys", "type": "none", "source": "/sys", "options": options });
             }
             _ => {}
         }

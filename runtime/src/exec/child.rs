@@ -9,7 +9,7 @@ use crate::payload::{self, LookupError};
 use crate::plan::Stdio;
 use crate::rootfs::{RootfsError, console};
 use coracle_linux::namespace::{self, Namespaces};
-use coracle_linux::process;
+use coracle_linux::{process, signal};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::convert::Infallible;
@@ -54,6 +54,7 @@ fn execute(
     cgroup: &Join,
     socket: BorrowedFd<'_>,
 ) -> Result<Infallible, ChildError> {
+    signal::restore_defaults().map_err(step("unblocking signals"))?;
     be_on(plan.affinity.initial.as_ref())?;
     cgroup.enter()?;
     be_on(plan.affinity.last.as_ref())?;

@@ -125,7 +125,7 @@ fn apply(change: &mut Change, (set, clear): (Attr, Attr)) {
 }
 
 /// Every name in the tables above that is no file system's own option, sorted; `features` prints it.
-pub(crate) const KNOWN: &[&str] = &[
+pub const KNOWN: &[&str] = &[
     "async",
     "atime",
     "bind",
