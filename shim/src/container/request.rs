@@ -68,7 +68,7 @@ pub(crate) struct Ends {
 
 /// Checks the request and opens what the container gets from the pod.
 pub(crate) fn plan(request: CreateContainerRequest, pod: &Pod) -> Result<Planned, RequestError> {
-    let mut spec = coracle_runtime::spec::parse(&request.spec)?.spec;
+    let mut spec = coracle_runtime::spec::parse(request.spec)?.spec;
     check_spec(&spec, pod)?;
     share_namespaces(&mut spec, pod);
     let terminal = spec

@@ -1,0 +1,11 @@
+//! `coracle-shim` at its own boundary: the real program, driven over its socket.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod lifecycle;
+mod pod;
