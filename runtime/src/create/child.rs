@@ -150,6 +150,8 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
             .send(socket)
             .map_err(step("sending the seccomp listener"))?;
     }
+    // While its number is still its own: from here on nothing that owns a descriptor may be dropped.
+    drop(assembled.root);
     get_ready(&plan, &gate, socket)?;
     Ok(Created {
         plan,
@@ -170,12 +172,14 @@ impl Created<'_> {
             pid,
         } = self;
         // Without a gate there is nobody to tell.
-        let Ok(opened) = gate.wait() else { return };
+        let Ok(opened) = gate.wait() else { return std::mem::forget(plan) };
         let error = match execute(&plan, &program, &env, pid) {
             Ok(never) => match never {},
             Err(error) => error,
         };
         opened.fail(&chain(&error));
+        // What it owned is closed already (close_all_but), and the process ends here.
+        std::mem::forget(plan);
     }
 }
 
