@@ -21,6 +21,8 @@ pub struct Limits {
     pub trailing_bytes: u64,
     /// An imported archive, uncompressed.
     pub archive_bytes: u64,
+    /// Entries of an imported archive.
+    pub archive_entries: u64,
 }
 
 impl Default for Limits {
@@ -37,6 +39,7 @@ impl Default for Limits {
             layer_devices: 256,
             trailing_bytes: 64 * MIB,
             archive_bytes: 128 * GIB,
+            archive_entries: 100_000,
         }
     }
 }

@@ -204,7 +204,7 @@ fn write(source: ChannelReader, directory: &Path, limits: &Limits) -> Result<Spo
         io::Write::write_all(&mut file, chunk).map_err(SpoolError::Write)?;
     }
     let file = Arc::new(file);
-    let entries = list(&file, total, limits.layer_entries)?;
+    let entries = list(&file, total, limits.archive_entries)?;
     Ok(Spool { file, entries })
 }
 
