@@ -259,6 +259,8 @@ fn write_layout(to: impl Write, index: &Value, blobs: &BTreeMap<String, Vec<u8>>
     let mut add = |path: String, content: &[u8]| {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(0);
         header.set_size(content.len() as u64);
         tar.append_data(&mut header, path, content)
