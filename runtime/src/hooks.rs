@@ -347,7 +347,7 @@ impl Running {
     fn said(&mut self) -> String {
         const MOST: u64 = 4096;
         let mut text = Vec::new();
-        let length = self.output.metadata().map(|file| file.len()).unwrap_or(0);
+        let length = self.output.metadata().map_or(0, |file| file.len());
         let _ = self.output.seek(io::SeekFrom::Start(length.saturating_sub(MOST)));
         let _ = (&self.output).take(MOST).read_to_end(&mut text);
         let text = String::from_utf8_lossy(&text);

@@ -72,11 +72,26 @@ pub(crate) fn with_home(env: &[CString], uid: u32) -> Vec<CString> {
     };
     if !env.iter().any(has_home) {
         env.retain(|variable| !variable.as_bytes().starts_with(b"HOME="));
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let passwd = read_passwd().unwrap_or_default();
         let home = home_of(&passwd, uid).unwrap_or("/");
         env.extend(CString::new(format!("HOME={home}")));
     }
     env
+}
+
+/// The container's /etc/passwd, if it is a file of a reasonable size: an image may put a fifo there, or /dev/zero.
+fn read_passwd() -> io::Result<String> {
+    use rustix::fs::{FileType, Mode, OFlags};
+    use std::io::Read;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open("/etc/passwd", flags, Mode::empty())?;
+    let mut text = String::new();
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::RegularFile {
+        std::fs::File::from(file)
+            .take(1 << 20)
+            .read_to_string(&mut text)?;
+    }
+    Ok(text)
 }
 
 /// The home directory of a user in the text of a passwd file (passwd(5)).

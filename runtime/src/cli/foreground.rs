@@ -41,9 +41,7 @@ pub(super) fn wait(
             }
             console.copy();
         }
-        if let Some(exit) =
-            process::try_wait(pidfd).map_err(failed("collecting the container"))?
-        {
+        if let Some(exit) = process::try_wait(pidfd).map_err(failed("collecting the container"))? {
             if let Some(console) = &mut console {
                 console.drain();
             }

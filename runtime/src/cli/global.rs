@@ -4,7 +4,7 @@ use super::CliError;
 use super::log::{Format, Log};
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use coracle_runtime::state::Store;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the flags before the command say.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Global {
             .get_one::<PathBuf>("root")
             .cloned()
             .unwrap_or_else(default_root);
-        if root == PathBuf::from("/") || root.as_os_str().is_empty() {
+        if root == Path::new("/") || root.as_os_str().is_empty() {
             return Err(CliError::RootIsRoot);
         }
         let format = matches

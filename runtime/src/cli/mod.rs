@@ -132,6 +132,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(entry.failure);
         }
     };
+    global.log.debug(&format!("coracle {name} begins"));
     match prepare(entry).and_then(|()| (entry.run)(&global, args)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -153,7 +154,11 @@ fn prepare(entry: &Entry) -> Result<(), CliError> {
 }
 
 /// After the name of the program. Container engines read the line of the specification's version.
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0\nseccomp: built in");
+const VERSION: &str = concat!(
+    "version ",
+    env!("CARGO_PKG_VERSION"),
+    "\nspec: 1.3.0\nseccomp: built in"
+);
 
 fn command() -> Command {
     let top = Command::new("coracle")
@@ -162,7 +167,13 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .version(VERSION)
         .disable_version_flag(true)
-        .arg(Arg::new("version").long("version").short('v').action(ArgAction::Version).help("Print the version"))
+        .arg(
+            Arg::new("version")
+                .long("version")
+                .short('v')
+                .action(ArgAction::Version)
+                .help("Print the version"),
+        )
         .args(global::args());
     COMMANDS
         .iter()

@@ -27,7 +27,7 @@ pub(super) fn command() -> Command {
 pub(super) fn run(_: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     let bundle = args
         .get_one::<PathBuf>("bundle")
-        .map_or(Path::new("."), PathBuf::as_path);
+        .map_or_else(|| Path::new("."), PathBuf::as_path);
     let path = bundle.join("config.json");
     let text = if args.get_flag("rootless") {
         rootless()?

@@ -9,18 +9,20 @@ use super::namespaces::Joined;
 use crate::cgroup::{Cgroup, CgroupError, Join};
 use crate::hooks::{HookError, HookRun};
 use crate::identity::{self, IdentityError};
+use crate::payload::{self, LookupError};
 use crate::plan::{Plan, Stdio};
 use crate::rootfs::{Prepared, Root, RootfsError, console, sysctl};
 use crate::state::{Status, oci_state};
 use coracle_linux::namespace::{self, Namespaces};
+use coracle_linux::netlink::NetlinkError;
 use coracle_linux::pidfd::{Pid, Signal};
 use coracle_linux::process::{self, Clone};
-use coracle_linux::{keyring, prctl, signal};
+use coracle_linux::{link, prctl, signal};
 use rustix::fs::Mode;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 /// A step of the first process that failed.
@@ -36,9 +38,10 @@ pub(super) enum ChildError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Hook(#[from] HookError),
-    // The words that container engines look for to choose exit codes 126 and 127.
-    #[error("exec: {program:?}: {why}")]
-    Lookup { program: String, why: String },
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("setting the loopback interface up")]
+    Loopback(#[source] NetlinkError),
     #[error("exec {program:?}")]
     Exec { program: String, source: io::Error },
 }
@@ -121,17 +124,21 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     if let Some(joined) = joined {
         joined.enter().map_err(step("joining namespaces"))?;
     }
-    enter_late_namespaces(&plan)?;
+    complete_namespaces(&plan)?;
     if let Some(warning) = identity::before_root(&plan.identity)? {
         FromChild::Warning(warning)
             .send(socket)
             .map_err(step("reporting a warning"))?;
     }
-    become_root_of_namespace(&plan)?;
+    if plan.namespaces.has_user() {
+        payload::become_root_of_user_namespace().map_err(step("becoming root of the user namespace"))?;
+    }
     // Its maker's death is its own, until it is ready. (Set after the change of user, which clears it.)
     prctl::set_parent_death_signal(Some(Signal::KILL)).map_err(step("asking for the maker's death"))?;
     rustix::process::setsid().map_err(|errno| step("starting a session")(errno.into()))?;
-    join_keyring(&plan)?;
+    if !plan.options.no_new_keyring {
+        payload::join_keyring(plan.id.as_str()).map_err(step("making its session keyring"))?;
+    }
     let gate = Closed::take(&plan.options.gate, socket).map_err(step("opening the exec fifo"))?;
     let pid = pid_on_host();
     let assembled = Root::assemble(&plan, cgroup, prepared)?;
@@ -141,10 +148,10 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     assembled.root.pivot()?;
     sysctl::set(&plan.sysctls)?;
     assembled.root.finish(&plan)?;
-    let env = with_home(&plan);
-    give_streams(&plan);
+    let env = payload::with_home(&plan.process.env, plan.process.uid);
+    payload::give_streams(plan.process.uid);
     let listener = identity::apply(&plan.identity, plan.seccomp.as_ref(), &plan.process.cwd)?;
-    let program = find_program(&plan.process.args[0], &env)?;
+    let program = payload::find_program(&plan.process.args[0], &env)?;
     if let Some(listener) = listener {
         FromChild::SeccompListener(listener)
             .send(socket)
@@ -172,7 +179,9 @@ impl Created<'_> {
             pid,
         } = self;
         // Without a gate there is nobody to tell.
-        let Ok(opened) = gate.wait() else { return std::mem::forget(plan) };
+        let Ok(opened) = gate.wait() else {
+            return std::mem::forget(plan);
+        };
         let error = match execute(&plan, &program, &env, pid) {
             Ok(never) => match never {},
             Err(error) => error,
@@ -204,9 +213,13 @@ fn wait_for_id_maps(plan: &Plan, socket: BorrowedFd<'_>) -> Result<(), ChildErro
         .map_err(step("waiting for the id maps"))
 }
 
-/// Namespaces that a clone would make too early: the root of a cgroup namespace is the cgroup one is in, and the
+/// What is left of new namespaces: the loopback interface, and those that a clone would make too early. The root of a cgroup namespace is the cgroup one is in, and the
 /// offsets of a time namespace are written before anybody enters it.
-fn enter_late_namespaces(plan: &Plan) -> Result<(), ChildError> {
+fn complete_namespaces(plan: &Plan) -> Result<(), ChildError> {
+    if plan.namespaces.new.contains(Namespaces::NET) {
+        // Of a new network namespace; a joined one is its maker's to set up. runc does the same.
+        link::lo_up().map_err(ChildError::Loopback)?;
+    }
     if plan.namespaces.new.contains(Namespaces::CGROUP) {
         namespace::unshare(Namespaces::CGROUP).map_err(step("making the cgroup namespace"))?;
     }
@@ -226,37 +239,6 @@ fn enter_time_namespace(offsets: Option<&str>) -> io::Result<()> {
     namespace::enter(namespace.as_fd(), Namespaces::TIME)
 }
 
-/// In a user namespace: so far this process is nobody in it.
-fn become_root_of_namespace(plan: &Plan) -> Result<(), ChildError> {
-    use rustix::fs::{Gid, Uid};
-    if !plan.namespaces.has_user() {
-        return Ok(());
-    }
-    let failed = |errno: rustix::io::Errno| step("becoming root of the user namespace")(errno.into());
-    match rustix::thread::set_thread_groups(&[]) {
-        // Where setgroups is denied there is nothing to give up either.
-        Ok(()) | Err(rustix::io::Errno::PERM) => {}
-        Err(errno) => return Err(failed(errno)),
-    }
-    let (gid, uid) = (Gid::ROOT, Uid::ROOT);
-    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed)?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed)
-}
-
-/// A keyring of its own, so that it does not see the keys of whoever started it.
-fn join_keyring(plan: &Plan) -> Result<(), ChildError> {
-    if plan.options.no_new_keyring {
-        return Ok(());
-    }
-    let name = CString::new(format!("_ses.{}", plan.id))
-        .map_err(|error| step("naming its keyring")(error.into()))?;
-    match keyring::join_session(&name) {
-        // A kernel without keys has none to see.
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
-        done => done.map_err(step("making its session keyring")),
-    }
-}
-
 /// Its id as its maker sees it, which is what hooks are told: read through the host's procfs while that is in sight.
 fn pid_on_host() -> Option<Pid> {
     let own = std::fs::read_link("/proc/self").ok()?;
@@ -274,23 +256,16 @@ fn take_streams(
             .send(socket)
             .map_err(step("sending the terminal"))?;
         rustix::process::ioctl_tiocsctty(&slave).map_err(|errno| failed(errno.into()))?;
-        return be_streams([&slave, &slave, &slave]).map_err(failed);
+        return payload::be_streams([&slave, &slave, &slave]).map_err(failed);
     }
     match std::mem::replace(&mut plan.stdio, Stdio::Inherit) {
         Stdio::Fds {
             stdin,
             stdout,
             stderr,
-        } => be_streams([&stdin, &stdout, &stderr]).map_err(failed),
+        } => payload::be_streams([&stdin, &stdout, &stderr]).map_err(failed),
         Stdio::Inherit | Stdio::Terminal => Ok(()),
     }
-}
-
-fn be_streams([stdin, stdout, stderr]: [&OwnedFd; 3]) -> io::Result<()> {
-    nix::unistd::dup2_stdin(stdin)?;
-    nix::unistd::dup2_stdout(stdout)?;
-    nix::unistd::dup2_stderr(stderr)?;
-    Ok(())
 }
 
 fn run_create_hooks(plan: &Plan, pid: Option<Pid>, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
@@ -321,102 +296,6 @@ fn set_names(plan: &Plan) -> Result<(), ChildError> {
     Ok(())
 }
 
-/// The payload's user may write to what it is given, as in a login session.
-fn give_streams(plan: &Plan) {
-    let owner = rustix::fs::Uid::from_raw(plan.process.uid);
-    let streams = [
-        std::io::stdin().as_fd().try_clone_to_owned(),
-        std::io::stdout().as_fd().try_clone_to_owned(),
-        std::io::stderr().as_fd().try_clone_to_owned(),
-    ];
-    for stream in streams.into_iter().flatten() {
-        let is_null = |stat: &rustix::fs::Stat| stat.st_rdev == rustix::fs::makedev(1, 3);
-        let wanted =
-            rustix::fs::fstat(&stream).is_ok_and(|stat| stat.st_uid != plan.process.uid && !is_null(&stat));
-        if wanted {
-            // Not possible for everything one can be given (sockets, files of a read-only file system): no harm done.
-            let _ = rustix::fs::fchown(&stream, Some(owner), None);
-        }
-    }
-}
-
-/// The environment; HOME from the container's /etc/passwd if it is not there.
-fn with_home(plan: &Plan) -> Vec<CString> {
-    let mut env = plan.process.env.clone();
-    let has_home = |variable: &CString| {
-        let bytes = variable.as_bytes();
-        bytes.starts_with(b"HOME=") && bytes.len() > 5
-    };
-    if !env.iter().any(has_home) {
-        env.retain(|variable| !variable.as_bytes().starts_with(b"HOME="));
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let home = home_of(&passwd, plan.process.uid).unwrap_or("/");
-        env.extend(CString::new(format!("HOME={home}")));
-    }
-    env
-}
-
-/// The home directory of a user in the text of a passwd file (passwd(5)).
-fn home_of(passwd: &str, uid: u32) -> Option<&str> {
-    let entries = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let mut found = entries.filter(|entry| entry.get(2).and_then(|id| id.parse().ok()) == Some(uid));
-    found
-        .next()
-        .and_then(|entry| entry.get(5).copied())
-        .filter(|home| !home.is_empty())
-}
-
-/// The program's path: as it is when it has a slash, else from PATH of the container's environment.
-fn find_program(name: &CStr, env: &[CString]) -> Result<CString, ChildError> {
-    let failed = |why: String| ChildError::Lookup {
-        program: name.to_string_lossy().into_owned(),
-        why,
-    };
-    if name.to_bytes().contains(&b'/') {
-        let why = |error: io::Error| failed(format!("stat {}: {}", name.to_string_lossy(), words(&error)));
-        return check_program(name).map(|()| name.to_owned()).map_err(why);
-    }
-    let path = env
-        .iter()
-        .find_map(|variable| variable.as_bytes().strip_prefix(b"PATH="))
-        .unwrap_or_default();
-    let mut denied = false;
-    for directory in path.split(|byte| *byte == b':') {
-        let directory: &[u8] = if directory.is_empty() { b"." } else { directory };
-        let Ok(candidate) = CString::new([directory, b"/", name.to_bytes()].concat()) else {
-            continue;
-        };
-        match check_program(&candidate) {
-            Ok(()) => return Ok(candidate),
-            Err(error) => denied |= error.kind() == io::ErrorKind::PermissionDenied,
-        }
-    }
-    Err(failed(if denied {
-        "permission denied".to_owned()
-    } else {
-        "executable file not found in $PATH".to_owned()
-    }))
-}
-
-fn check_program(path: &CStr) -> io::Result<()> {
-    use rustix::fs::{Access, FileType};
-    let found = rustix::fs::stat(path)?;
-    if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    Ok(rustix::fs::access(path, Access::EXEC_OK)?)
-}
-
-/// An error in the words of C, without Rust's "(os error N)".
-fn words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::IsADirectory => "is a directory".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
 /// Nothing of the maker's stays open beside what the payload is to have (CVE-2024-21626) and the gate.
 fn get_ready(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
     let preserved = plan.options.preserve_fds;
@@ -430,29 +309,4 @@ fn get_ready(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(
 
 fn state(plan: &Plan, status: Status, pid: Option<Pid>) -> Vec<u8> {
     oci_state(&plan.facts(), status, pid)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn home_is_that_of_the_user() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:33::/srv:\n";
-        assert_eq!(home_of(passwd, 33), Some("/srv"));
-        assert_eq!(home_of(passwd, 0), Some("/root"));
-        assert_eq!(home_of(passwd, 1), None);
-    }
-
-    #[test]
-    fn programs_are_found_as_a_shell_finds_them() {
-        let env = [c"PATH=/nowhere:/bin:/usr/bin".to_owned()];
-        assert_eq!(find_program(c"sh", &env).unwrap().as_c_str(), c"/bin/sh");
-        let error = find_program(c"surely-not-there", &env).unwrap_err().to_string();
-        assert!(error.ends_with("executable file not found in $PATH"), "{error}");
-        let error = find_program(c"/surely/not/there", &env).unwrap_err().to_string();
-        assert!(error.ends_with("no such file or directory"), "{error}");
-        let error = find_program(c"/etc", &env).unwrap_err().to_string();
-        assert!(error.ends_with("is a directory"), "{error}");
-    }
 }

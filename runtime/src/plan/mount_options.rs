@@ -71,7 +71,7 @@ impl MountOptions {
     fn add_superblock_flag(&mut self, option: &str) -> bool {
         match option {
             "sync" | "dirsync" | "mand" | "lazytime" | "iversion" => {
-                self.data.push((option.to_owned(), None))
+                self.data.push((option.to_owned(), None));
             }
             "defaults" | "async" | "nomand" | "nolazytime" | "noiversion" | "silent" | "loud" | "" => {}
             _ => return false,

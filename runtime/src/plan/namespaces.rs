@@ -135,7 +135,8 @@ fn id_maps(linux: &Linux, plan: &NamespacePlan) -> Result<Option<IdMaps>, PlanEr
     let uid = linux.uid_mappings().as_deref().unwrap_or_default();
     let gid = linux.gid_mappings().as_deref().unwrap_or_default();
     if !plan.new.contains(Namespaces::USER) {
-        if !plan.has_user() && !(uid.is_empty() && gid.is_empty()) {
+        let given = !(uid.is_empty() && gid.is_empty());
+        if given && !plan.has_user() {
             let why = "is given, but linux.namespaces lists no user namespace";
             return Err(PlanError::invalid(
                 "linux.uidMappings",

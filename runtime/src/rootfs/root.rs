@@ -36,7 +36,7 @@ impl Root {
     ) -> Result<Assembled, RootfsError> {
         isolate(plan)?;
         let root = attach(&plan.root, prepared.root)?;
-        let dev_is_bound = plan.mounts.iter().any(|mount| target::is_bind_of_dev(mount));
+        let dev_is_bound = plan.mounts.iter().any(target::is_bind_of_dev);
         for (mount, clone) in plan.mounts.iter().zip(prepared.binds) {
             match &mount.kind {
                 crate::plan::MountKind::Cgroup => {
