@@ -51,7 +51,7 @@ coded! {
     host_local::StoreError => |_| Code::IO_FAILURE;
     host_local::AllocateError => |_| Code::INTERNAL;
     bridge::BridgeError => |_| Code::INTERNAL;
-    portmap::PortmapError => |_| Code::INTERNAL;
+    portmap::PortmapError => |error| error.code();
     firewall::FirewallError => |_| Code::INTERNAL;
     tuning::TuningError => |_| Code::INTERNAL;
 }

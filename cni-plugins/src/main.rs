@@ -28,10 +28,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// The plugins and the names upstream gave them.
-const PLUGINS: [(&str, &dyn Plugin); 3] = [
+const PLUGINS: [(&str, &dyn Plugin); 4] = [
     ("bridge", &bridge::Bridge),
     ("host-local", &host_local::HostLocal),
     ("loopback", &loopback::Loopback),
+    ("portmap", &portmap::Portmap),
 ];
 
 fn main() -> ExitCode {

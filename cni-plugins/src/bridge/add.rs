@@ -9,7 +9,8 @@ use crate::ipam::Ipam;
 use crate::netns::Netns;
 use crate::owner::Owner;
 use crate::record::{Lock, Record};
-use crate::rules::{Entry, Rules, layout};
+use crate::rules::layout::{self, NetworkChain};
+use crate::rules::{Entry, Rules, WhenTaken};
 use crate::undo::{Undo, or_undo};
 use coracle_cni_protocol::plugin::Request;
 use coracle_cni_protocol::{CniResult, Dns, Interface, IpConfig};
@@ -169,7 +170,11 @@ fn gateways(result: &CniResult) -> Vec<IpNet> {
 
 fn masquerade<'a>(request: &'a Request, result: &CniResult, undo: &mut Undo<'a>) -> Outcome<()> {
     let entries: Vec<_> = result.ips.iter().map(|ip| entry(request, ip.address)).collect();
-    let subnets: Vec<_> = result.ips.iter().map(|ip| ip.address.trunc()).collect();
+    let chains: Vec<_> = result
+        .ips
+        .iter()
+        .map(|ip| NetworkChain::Masquerade(ip.address))
+        .collect();
     let places: Vec<_> = entries
         .iter()
         .map(|entry| (entry.set, entry.element.key.clone()))
@@ -178,12 +183,12 @@ fn masquerade<'a>(request: &'a Request, result: &CniResult, undo: &mut Undo<'a>)
         Rules::open()?.remove_owner(&Owner::of(request), &places, &layout::MASQUERADE)?;
         Ok(())
     });
-    Ok(Rules::open()?.add(&entries, &request.network, &subnets)?)
+    Ok(Rules::open()?.add(&entries, &request.network, &chains)?)
 }
 
 fn entry(request: &Request, address: IpNet) -> Entry {
     let (set, key) = super::del::masquerade_place(address.addr());
-    let chain = layout::masquerade_chain_name(&request.network, address.trunc());
+    let chain = NetworkChain::Masquerade(address).name(&request.network);
     let data = Data::Verdict(Verdict::Jump(chain));
     Entry {
         set,
@@ -192,7 +197,7 @@ fn entry(request: &Request, address: IpNet) -> Entry {
             data,
             comment: Owner::of(request).comment(),
         },
-        exclusive: None,
+        when_taken: WhenTaken::Replace,
     }
 }
 

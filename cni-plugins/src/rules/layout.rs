@@ -7,7 +7,7 @@
 //!  output, dstnat       output       the same for this host's own connections
 //!                       published_ports   map (address . protocol . port | protocol . port) -> pod address . port
 //!  forward, filter      forward      between bridges that are closed to each other: drop
-//!  postrouting, srcnat  postrouting  translated connections: pod address -> published_local | published_all
+//!  postrouting, srcnat  postrouting  translated connections: pod address -> published chain of its network
 //!                                    everything else: pod address -> masquerade chain of its network
 //! ```
 //!
@@ -32,15 +32,13 @@ pub(crate) const PORTS: [&str; 2] = ["ports4", "ports6"];
 pub(crate) const PORTS_AT: [&str; 2] = ["ports4_at", "ports6_at"];
 /// Pod addresses with published ports to how their connections' sources are translated.
 pub(crate) const PUBLISHED: [&str; 2] = ["published4", "published6"];
-/// Pairs of input and output interface between which translated connections turn back.
-pub(crate) const HAIRPIN: &str = "hairpin";
 /// Bridges whose pods other such bridges' pods do not reach.
 pub(crate) const CLOSED: &str = "closed_bridges";
 /// Pairs of one bridge with itself, within which pods reach each other.
 pub(crate) const WITHIN: &str = "within_bridge";
 
 /// All sets whose elements belong to attachments or networks.
-pub(crate) const SETS: [&str; 11] = [
+pub(crate) const SETS: [&str; 10] = [
     MASQUERADE[0],
     MASQUERADE[1],
     PORTS[0],
@@ -49,13 +47,12 @@ pub(crate) const SETS: [&str; 11] = [
     PORTS_AT[1],
     PUBLISHED[0],
     PUBLISHED[1],
-    HAIRPIN,
     CLOSED,
     WITHIN,
 ];
 
-/// Source translated where the answer would not come back: localhost, and back out where it came from.
-pub(crate) const PUBLISHED_LOCAL: &str = "published_local";
+/// Source never translated.
+pub(crate) const PUBLISHED_NONE: &str = "published_none";
 /// Source always translated.
 pub(crate) const PUBLISHED_ALL: &str = "published_all";
 
@@ -96,30 +93,70 @@ pub(super) fn table() -> Vec<Message> {
     all
 }
 
-/// Makes the masquerade chain of a network's subnet: everything that leaves the subnet, but for multicast.
-pub(super) fn masquerade_chain(network: &str, subnet: IpNet) -> Vec<Message> {
-    let name = masquerade_chain_name(network, subnet);
-    let v6 = subnet.addr().is_ipv6();
-    let multicast = if v6 { MULTICAST6 } else { MULTICAST4 };
-    let to = |net: (IpAddr, u8), inside| {
-        Expressions::new()
-            .destination(v6, Register(0))
-            .in_network(Register(0), net.0, net.1, inside)
-    };
-    let own = to((subnet.network(), subnet.prefix_len()), true).verdict(Verdict::Return);
-    vec![
-        add_chain(TABLE, &name, None, &format!("{network}/{}", subnet.trunc())),
-        add_rule(TABLE, &name, own, ""),
-        add_rule(TABLE, &name, to(multicast, false).masquerade(), ""),
-    ]
+/// A chain of a network, made when the first element jumps to it. Its comment begins with the network's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NetworkChain {
+    /// Translates the source of what leaves this subnet, but for multicast.
+    Masquerade(IpNet),
+    /// Translates the source of published connections whose answers would not come back by themselves: those from
+    /// localhost, and those from the subnet itself, whose members answer each other directly.
+    Published(IpNet),
 }
 
-/// The name of that chain. Its comment begins with the network's name.
-pub(crate) fn masquerade_chain_name(network: &str, subnet: IpNet) -> String {
-    format!(
-        "masquerade_{:016x}",
-        crate::owner::hash(format!("{network}/{}", subnet.trunc()).as_bytes())
-    )
+impl NetworkChain {
+    /// The chain's name.
+    pub(crate) fn name(self, network: &str) -> String {
+        let (kind, subnet) = match self {
+            Self::Masquerade(subnet) => ("masquerade", subnet),
+            Self::Published(subnet) => ("published", subnet),
+        };
+        format!(
+            "{kind}_{:016x}",
+            crate::owner::hash(format!("{network}/{}", subnet.trunc()).as_bytes())
+        )
+    }
+
+    /// Makes the chain.
+    pub(super) fn messages(self, network: &str) -> Vec<Message> {
+        let name = self.name(network);
+        let (subnet, rules) = match self {
+            Self::Masquerade(subnet) => (subnet, masquerade_rules(subnet)),
+            Self::Published(subnet) => (subnet, published_rules(subnet)),
+        };
+        let mut all = vec![add_chain(
+            TABLE,
+            &name,
+            None,
+            &format!("{network}/{}", subnet.trunc()),
+        )];
+        all.extend(rules.into_iter().map(|rule| add_rule(TABLE, &name, rule, "")));
+        all
+    }
+}
+
+fn masquerade_rules(subnet: IpNet) -> Vec<Expressions> {
+    let v6 = subnet.addr().is_ipv6();
+    let multicast = if v6 { MULTICAST6 } else { MULTICAST4 };
+    let to = || Expressions::new().destination(v6, Register(0));
+    let own = to().in_network(Register(0), subnet.network(), subnet.prefix_len(), true);
+    let others = to().in_network(Register(0), multicast.0, multicast.1, false);
+    vec![own.verdict(Verdict::Return), others.masquerade()]
+}
+
+fn published_rules(subnet: IpNet) -> Vec<Expressions> {
+    let v6 = subnet.addr().is_ipv6();
+    let from = |(network, prefix)| {
+        Expressions::new()
+            .source(v6, Register(0))
+            .in_network(Register(0), network, prefix, true)
+            .masquerade()
+    };
+    // There is no published localhost of IPv6.
+    let localhost = Some(LOOPBACK4).filter(|_| !v6).map(from);
+    localhost
+        .into_iter()
+        .chain([from((subnet.network(), subnet.prefix_len()))])
+        .collect()
 }
 
 /// An interface name as a key.
@@ -129,7 +166,7 @@ pub(crate) fn interface_key(name: &str) -> Vec<u8> {
     key
 }
 
-fn sets() -> [Set<'static>; 11] {
+fn sets() -> [Set<'static>; 10] {
     let pair = |a: u32, b: u32| a << 6 | b;
     let address = [(IPV4_ADDR, 4), (IPV6_ADDR, 16)];
     let map = |name, (kind, bytes): (u32, u32), at| Set {
@@ -166,7 +203,6 @@ fn sets() -> [Set<'static>; 11] {
         map(PORTS_AT[1], address[1], true),
         verdicts(PUBLISHED[0], address[0]),
         verdicts(PUBLISHED[1], address[1]),
-        names(HAIRPIN),
         Set {
             name: CLOSED,
             key_type: IFNAME,
@@ -181,8 +217,8 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
     let base = |kind, hook, priority| Some(BaseChain { kind, hook, priority });
     vec![
         (PUBLISHED_PORTS, None),
-        (PUBLISHED_LOCAL, None),
         (PUBLISHED_ALL, None),
+        (PUBLISHED_NONE, None),
         ("guard", base(ChainKind::Filter, Hook::Prerouting, RAW)),
         ("prerouting", base(ChainKind::Nat, Hook::Prerouting, DSTNAT)),
         ("output", base(ChainKind::Nat, Hook::Output, DSTNAT)),
@@ -219,13 +255,6 @@ fn rules() -> Vec<(&'static str, Expressions)> {
             from_pod.verdict_map(MASQUERADE[family], Register(0)),
         ));
     }
-    let from_localhost = Expressions::new().same_family(false).source(false, Register(0));
-    let from_localhost = from_localhost.in_network(Register(0), LOOPBACK4.0, LOOPBACK4.1, true);
-    all.push((PUBLISHED_LOCAL, from_localhost.masquerade()));
-    all.push((
-        PUBLISHED_LOCAL,
-        interfaces().in_set(HAIRPIN, Register(0)).masquerade(),
-    ));
     all.push((PUBLISHED_ALL, Expressions::new().masquerade()));
     all
 }

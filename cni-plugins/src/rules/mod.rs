@@ -10,8 +10,7 @@ use coracle_linux::netlink::nftables::{
     self, Element, elements_add, elements_delete, elements_list, elements_read,
 };
 use coracle_linux::netlink::{Message, NetlinkError, Protocol, Socket};
-use ipnet::IpNet;
-use layout::TABLE;
+use layout::{NetworkChain, TABLE};
 use nix::errno::Errno;
 use std::collections::HashSet;
 
@@ -44,9 +43,19 @@ pub(crate) struct Entry {
     pub(crate) set: &'static str,
     /// The element, its comment naming the owner.
     pub(crate) element: Element,
-    /// What to say when the key is another attachment's. Without, the element is replaced: the address was given
-    /// to this attachment, so the other one's is stale.
-    pub(crate) exclusive: Option<String>,
+    /// What to do when the key is there already.
+    pub(crate) when_taken: WhenTaken,
+}
+
+/// What to do when an element's key is there already.
+#[derive(Debug, Clone)]
+pub(crate) enum WhenTaken {
+    /// Another attachment's is stale: the address was given to this one. It gives way.
+    Replace,
+    /// Another attachment's is in use: that is an error, which names the key so.
+    Refuse(String),
+    /// It is the network's, and there it stays.
+    Share,
 }
 
 /// A place in a set.
@@ -61,12 +70,12 @@ impl Rules {
         Ok(Self(Socket::open(Protocol::Netfilter)?))
     }
 
-    /// Adds elements, all or none. `chains` are the masquerade chains that they jump to.
+    /// Adds elements, all or none. `chains` are those of the network that they jump to.
     pub(crate) fn add(
         &mut self,
         entries: &[Entry],
         network: &str,
-        chains: &[IpNet],
+        chains: &[NetworkChain],
     ) -> Result<(), RulesError> {
         if entries.is_empty() {
             return Ok(());
@@ -203,13 +212,9 @@ impl Rules {
     }
 
     /// Makes the table and the network's chains, unless somebody was faster.
-    fn set_up(&mut self, network: &str, chains: &[IpNet]) -> Result<(), RulesError> {
+    fn set_up(&mut self, network: &str, chains: &[NetworkChain]) -> Result<(), RulesError> {
         let mut wanted = vec![layout::table()];
-        wanted.extend(
-            chains
-                .iter()
-                .map(|subnet| layout::masquerade_chain(network, *subnet)),
-        );
+        wanted.extend(chains.iter().map(|chain| chain.messages(network)));
         for changes in wanted {
             match nftables::commit(&mut self.0, None, changes) {
                 Err(error) if error.errno() != Some(Errno::EEXIST) => return Err(error.into()),
@@ -224,11 +229,16 @@ impl Rules {
     fn replace(&mut self, entries: &[Entry]) -> Result<bool, RulesError> {
         let generation = nftables::generation(&mut self.0)?;
         let mut old = Vec::new();
-        for entry in entries {
+        for entry in entries
+            .iter()
+            .filter(|entry| !matches!(entry.when_taken, WhenTaken::Share))
+        {
             let Some(found) = elements_read(&mut self.0, TABLE, entry.set, &entry.element.key)? else {
                 continue;
             };
-            if let (Some(what), true) = (&entry.exclusive, found.comment != entry.element.comment) {
+            if let (WhenTaken::Refuse(what), true) =
+                (&entry.when_taken, found.comment != entry.element.comment)
+            {
                 return Err(RulesError::Taken {
                     what: what.clone(),
                     owner: found.comment,
@@ -255,10 +265,11 @@ fn is_race(error: &NetlinkError) -> bool {
 }
 
 fn additions(entries: &[Entry]) -> Vec<Message> {
-    entries
-        .iter()
-        .flat_map(|entry| elements_add(TABLE, entry.set, std::slice::from_ref(&entry.element)))
-        .collect()
+    let one = |entry: &Entry| {
+        let exclusive = !matches!(entry.when_taken, WhenTaken::Share);
+        elements_add(TABLE, entry.set, std::slice::from_ref(&entry.element), exclusive)
+    };
+    entries.iter().flat_map(one).collect()
 }
 
 fn deletions(keys: &[Key]) -> Vec<Message> {

@@ -9,6 +9,7 @@
 //! Several messages travel in one `sendmsg`; the kernel executes them in order and answers each.
 //! Sources: netlink(7), rtnetlink(7), include/uapi/linux/netlink.h.
 
+pub mod conntrack;
 mod message;
 pub mod nftables;
 pub mod route;

@@ -42,8 +42,9 @@ pub struct Element {
     pub comment: String,
 }
 
-/// Adds elements; refused with `EEXIST` when one of the keys is taken.
-pub fn elements_add(table: &str, set: &str, elements: &[Element]) -> Vec<Message> {
+/// Adds elements. Exclusive ones are refused with `EEXIST` when one of the keys is taken, others when it maps to
+/// something else.
+pub fn elements_add(table: &str, set: &str, elements: &[Element], exclusive: bool) -> Vec<Message> {
     let one = |element: &Element, item: Message| {
         let item = item.with_nested(ELEMENT_KEY, |key| key.with(DATA_VALUE, &element.key));
         let item = match &element.data {
@@ -53,7 +54,7 @@ pub fn elements_add(table: &str, set: &str, elements: &[Element]) -> Vec<Message
         };
         item.with(ELEMENT_USERDATA, &comment(&element.comment))
     };
-    let flags = CREATE | EXCLUSIVE;
+    let flags = if exclusive { CREATE | EXCLUSIVE } else { CREATE };
     elements
         .chunks(PER_MESSAGE)
         .map(|part| list("add elements", NEW_ELEMENT, flags, table, set, part, one))

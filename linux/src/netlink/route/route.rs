@@ -18,8 +18,6 @@ const RTPROT_STATIC: u8 = 4;
 const RTN_UNICAST: u8 = 1;
 const RT_TABLE_MAIN: u32 = 254;
 const SCOPE_LINK: u8 = 253;
-/// Resolve through the tables as a packet would be.
-const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
 /// Answer with the entry that matched instead of the resolved route.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 
@@ -74,7 +72,7 @@ pub fn towards(socket: &mut Socket, destination: IpAddr) -> Result<Option<Route>
     let mut header = [0; 12];
     header[0] = family(destination);
     header[1] = if destination.is_ipv4() { 32 } else { 128 };
-    header[8..12].copy_from_slice(&(RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH).to_ne_bytes());
+    header[8..12].copy_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
     let request = Message::new("look up route", RTM_GETROUTE, 0, &header).with(RTA_DST, &octets(destination));
     Ok(socket.fetch(&request)?.first().and_then(|body| parse(body)))
 }
