@@ -42,6 +42,17 @@ pub(crate) enum ExecError {
     Watch(#[source] io::Error),
 }
 
+impl ExecError {
+    /// Whether the request is to blame.
+    pub(crate) fn is_of_request(&self) -> bool {
+        use runtime_exec::ExecError as Run;
+        matches!(
+            self,
+            Self::Parse(_) | Self::Run(Run::Plan(_) | Run::Identity(_) | Run::Affinity { .. })
+        )
+    }
+}
+
 /// A command that has been started.
 pub(crate) struct Command {
     executing: runtime_exec::Executing,

@@ -170,12 +170,8 @@ fn protect_and_reap() -> io::Result<std::convert::Infallible> {
     ended.add(Signal::SIGCHLD);
     ended.thread_block()?;
     rustix::io::write(rustix::stdio::stdin(), &[1])?;
-    // The last descriptors: the channel, and the log of the shim, which is a file of the host.
-    let null = socket::message_pair()?.0;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    drop(null);
+    // The last descriptors: the channel, and the shim's log, which is a file of the host.
+    process::close_all_but(&[], 0)?;
     loop {
         while matches!(rustix::process::wait(WaitOptions::NOHANG), Ok(Some(_))) {}
         ended.wait()?;

@@ -160,6 +160,7 @@ fn status(refused: &Refused) -> ttrpc::Error {
         }
         Refused::Request(error) if error.is_ours() => Code::INTERNAL,
         Refused::Container(ContainerError::Signal(_)) => Code::INVALID_ARGUMENT,
+        Refused::Container(ContainerError::Exec(error)) if error.is_of_request() => Code::INVALID_ARGUMENT,
         Refused::PodPlan(_) | Refused::Request(_) => Code::INVALID_ARGUMENT,
         Refused::Timeout(_) => Code::DEADLINE_EXCEEDED,
         Refused::Pod(_) | Refused::Container(_) | Refused::NotRemoved { .. } => Code::INTERNAL,

@@ -5,7 +5,9 @@ use std::fs;
 use coracle_shim_api::Code;
 use coracle_shim_api::pod::{ContainerStatus, NamespaceMode};
 
-use crate::pod::{mounts, with_shim};
+use serde_json::json;
+
+use crate::pod::{cgroup_dirs, mounts, spec, wait_for, with_shim};
 
 #[test]
 fn a_pod_runs_a_container_and_leaves_nothing() {
@@ -103,6 +105,196 @@ fn containers_share_the_pods_network_ipc_host_name_and_shm() {
             .await
             .unwrap();
         assert_eq!(ports.0, b"0\n");
+        pod
+    });
+}
+
+#[test]
+fn a_container_that_eats_memory_is_reported_as_oom_killed() {
+    with_shim(|pod| async move {
+        pod.start_pod().await;
+        let mut config = spec(
+            &["/bin/sh", "-c", "tail /dev/zero"],
+            &format!("{}/pod/eater", pod.cgroup),
+        );
+        config["linux"]["resources"] = json!({"memory": {"limit": 16 << 20}});
+        let (request, _) = pod.container_of("eater", &config);
+        pod.call(pod.client.create_container(&request)).await.unwrap();
+        pod.call(pod.client.start_container("eater")).await.unwrap();
+        let state = pod.wait("eater").await;
+        assert_eq!((state.exit_code, state.oom_killed), (137, true));
+        pod.run("killed", "kill -9 $$").await;
+        let state = pod.wait("killed").await;
+        assert_eq!((state.exit_code, state.oom_killed), (137, false));
+        pod
+    });
+}
+
+#[test]
+fn calls_in_the_wrong_state_are_refused_and_change_nothing() {
+    with_shim(|pod| async move {
+        let (request, log) = pod.container("c", "sleep 1000");
+        let error = pod.call(pod.client.create_container(&request)).await.unwrap_err();
+        assert!(error.is(Code::FAILED_PRECONDITION), "{error}");
+        pod.start_pod().await;
+        let error = pod.call(pod.client.start_pod(&pod.request())).await.unwrap_err();
+        assert!(error.is(Code::FAILED_PRECONDITION), "{error}");
+        pod.call(pod.client.create_container(&request)).await.unwrap();
+        let error = pod.call(pod.client.create_container(&request)).await.unwrap_err();
+        assert!(error.is(Code::ALREADY_EXISTS), "{error}");
+        pod.call(pod.client.start_container("c")).await.unwrap();
+        let error = pod.call(pod.client.start_container("c")).await.unwrap_err();
+        assert!(error.is(Code::FAILED_PRECONDITION), "{error}");
+        let error = pod
+            .call(pod.client.kill_container("c", 99, false))
+            .await
+            .unwrap_err();
+        assert!(error.is(Code::INVALID_ARGUMENT), "{error}");
+        pod.call(pod.client.kill_container("c", 9, false)).await.unwrap();
+        assert_eq!(pod.wait("c").await.exit_code, 137);
+        pod.call(pod.client.kill_container("c", 9, true)).await.unwrap();
+        assert!(log.exists());
+        pod.call(pod.client.stop_pod()).await.unwrap();
+        let (late, _) = pod.container("late", "true");
+        let error = pod.call(pod.client.create_container(&late)).await.unwrap_err();
+        assert!(error.is(Code::FAILED_PRECONDITION), "{error}");
+        pod
+    });
+}
+
+#[test]
+fn a_bad_request_names_its_field_and_leaves_nothing() {
+    with_shim(|pod| async move {
+        pod.start_pod().await;
+        let good = || spec(&["/bin/true"], &format!("{}/pod/c", pod.cgroup));
+        let change = |path: &str, value: serde_json::Value| {
+            let mut config = good();
+            *config.pointer_mut(path).unwrap() = value;
+            config
+        };
+        let mut hostname = good();
+        hostname["hostname"] = json!("x");
+        let mut no_process = good();
+        no_process.as_object_mut().unwrap().remove("process");
+        for (config, named) in [
+            (change("/linux/cgroupsPath", json!("/elsewhere/c")), "cgroupsPath"),
+            (
+                change("/linux/cgroupsPath", json!(format!("{}/pod/../../x", pod.cgroup))),
+                "cgroupsPath",
+            ),
+            (hostname, "hostname"),
+            (no_process, "process"),
+            (change("/process/args", json!([])), "process.args"),
+            (change("/process/cwd", json!("relative")), "process.cwd"),
+            (change("/root", json!("x")), "spec"),
+        ] {
+            let (request, _) = pod.container_of("c", &config);
+            let error = pod.call(pod.client.create_container(&request)).await.unwrap_err();
+            assert!(
+                error.is(Code::INVALID_ARGUMENT) && error.to_string().contains(named),
+                "{named}: {error}"
+            );
+        }
+        let (mut request, log) = pod.container("c", "true");
+        request.overlay.as_mut().unwrap().lower = vec!["missing".into()];
+        let error = pod.call(pod.client.create_container(&request)).await.unwrap_err();
+        assert!(
+            error.is(Code::INTERNAL) && error.to_string().contains("overlay of 1 layers"),
+            "{error}"
+        );
+        request.id = "../c".into();
+        let error = pod.call(pod.client.create_container(&request)).await.unwrap_err();
+        assert!(
+            error.is(Code::INVALID_ARGUMENT) && error.to_string().contains("id: "),
+            "{error}"
+        );
+        assert!(!log.exists());
+        let (mut request, _) = pod.container("c", "true");
+        request.log_path = "/proc/nowhere/c.log".into();
+        let error = pod.call(pod.client.create_container(&request)).await.unwrap_err();
+        assert!(error.to_string().contains("/proc/nowhere/c.log"), "{error}");
+        let state = pod.call(pod.client.state()).await.unwrap();
+        assert!(state.containers.is_empty(), "{:?}", state.containers.len());
+        assert!(cgroup_dirs(&format!("{}/pod/c", pod.cgroup)).is_empty());
+        // The same name is good again; its writable layer is not, since it was mounted volatile.
+        fs::remove_dir_all(pod.dir.join("c")).unwrap();
+        pod.run("c", "exit 5").await;
+        assert_eq!(pod.wait("c").await.exit_code, 5);
+        pod
+    });
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_fails_the_start() {
+    with_shim(|pod| async move {
+        pod.start_pod().await;
+        let (request, _) = pod.container_of("c", &spec(&["/etc"], &format!("{}/pod/c", pod.cgroup)));
+        let created = pod.call(pod.client.create_container(&request)).await;
+        let error = match created {
+            Err(error) => error,
+            Ok(_) => pod.call(pod.client.start_container("c")).await.unwrap_err(),
+        };
+        assert!(error.to_string().contains("/etc"), "{error}");
+        pod
+    });
+}
+
+#[test]
+fn a_pod_on_the_host_has_the_hosts_namespaces() {
+    with_shim(|pod| async move {
+        let mut request = pod.request();
+        let node = NamespaceMode::NAMESPACE_MODE_NODE;
+        (request.network, request.ipc, request.pid) = (node.into(), node.into(), node.into());
+        request.netns_path.clear();
+        request.hostname.clear();
+        pod.call(pod.client.start_pod(&request)).await.unwrap();
+        let (mut request, log) = pod.container(
+            "c",
+            "for kind in net ipc uts pid; do readlink /proc/self/ns/$kind; done",
+        );
+        let error = pod.call(pod.client.create_container(&request)).await.unwrap_err();
+        assert!(error.to_string().contains("share_shm"), "{error}");
+        request.share_shm = false;
+        pod.call(pod.client.create_container(&request)).await.unwrap();
+        pod.call(pod.client.start_container("c")).await.unwrap();
+        pod.wait("c").await;
+        let text = fs::read_to_string(log).unwrap();
+        for kind in ["net", "ipc", "uts", "pid"] {
+            let own = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+            assert!(text.contains(own.to_str().unwrap()), "{kind}: {text}");
+        }
+        pod
+    });
+}
+
+#[test]
+fn a_failed_start_of_the_pod_leaves_nothing() {
+    with_shim(|pod| async move {
+        let mut request = pod.request();
+        request.sysctls = [("net.ipv4.ip_forward".into(), "not a number".into())].into();
+        let error = pod.call(pod.client.start_pod(&request)).await.unwrap_err();
+        assert!(
+            error.is(Code::INTERNAL) && error.to_string().contains("ip_forward"),
+            "{error}"
+        );
+        assert!(!pod.netns.exists());
+        assert!(cgroup_dirs(&format!("{}/pod", pod.cgroup)).is_empty());
+        pod
+    });
+}
+
+#[test]
+fn orphans_of_a_pod_in_the_hosts_pid_namespace_are_collected() {
+    with_shim(|pod| async move {
+        let mut request = pod.request();
+        request.pid = NamespaceMode::NAMESPACE_MODE_NODE.into();
+        pod.call(pod.client.start_pod(&request)).await.unwrap();
+        pod.run("c", "for i in 1 2 3 4 5; do (sleep 0.05 &); done; sleep 1000")
+            .await;
+        let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.shim.id())).unwrap();
+        wait_for("orphans to be collected", || {
+            (children().split_whitespace().count() == 1).then_some(())
+        });
         pod
     });
 }

@@ -7,5 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod exec;
 mod lifecycle;
+mod logs;
+mod pid_namespace;
 mod pod;
