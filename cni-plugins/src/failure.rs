@@ -52,6 +52,6 @@ coded! {
     host_local::AllocateError => |_| Code::INTERNAL;
     bridge::BridgeError => |_| Code::INTERNAL;
     portmap::PortmapError => |error| error.code();
-    firewall::FirewallError => |_| Code::INTERNAL;
-    tuning::TuningError => |_| Code::INTERNAL;
+    firewall::FirewallError => |error| error.code();
+    tuning::TuningError => |error| error.code();
 }

@@ -6,9 +6,11 @@
 //! ```
 
 mod bridge;
+mod command;
 mod failure;
 mod firewall;
 mod host_local;
+mod install;
 mod ipam;
 mod linger;
 mod loopback;
@@ -20,6 +22,7 @@ mod rules;
 mod sysctl;
 mod tuning;
 mod undo;
+mod uninstall_network;
 
 use coracle_cni_protocol::plugin::{self, Environment, Output, Plugin};
 use std::ffi::OsString;
@@ -28,11 +31,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// The plugins and the names upstream gave them.
-const PLUGINS: [(&str, &dyn Plugin); 4] = [
+pub(crate) const PLUGINS: [(&str, &dyn Plugin); 6] = [
     ("bridge", &bridge::Bridge),
     ("host-local", &host_local::HostLocal),
     ("loopback", &loopback::Loopback),
     ("portmap", &portmap::Portmap),
+    ("firewall", &firewall::Firewall),
+    ("tuning", &tuning::Tuning),
 ];
 
 fn main() -> ExitCode {
@@ -48,11 +53,7 @@ fn main() -> ExitCode {
             let about = format!("Coracle CNI {name} plugin {}", env!("CARGO_PKG_VERSION"));
             plugin::run(&about, *plugin, Environment::of_process(), read_input)
         }
-        None => Output {
-            stderr: "not a plugin\n".to_owned(),
-            code: 1,
-            ..Output::default()
-        },
+        None => command::run(args.get(1..).unwrap_or_default()),
     };
     finish(&output)
 }

@@ -96,8 +96,8 @@ impl Record {
         }
     }
 
-    /// The records of all networks but this one.
-    pub(crate) fn others(network: &str) -> Result<Vec<Self>, RecordError> {
+    /// The names and records of all networks but this one.
+    pub(crate) fn others(network: &str) -> Result<Vec<(String, Self)>, RecordError> {
         let failed = |source| RecordError::Io {
             path: DIR.into(),
             source,
@@ -112,7 +112,12 @@ impl Record {
         for entry in dir {
             let path = entry.map_err(failed)?.path();
             if path != own && path.extension().is_some_and(|end| end == "json") {
-                others.push(load_file(&path)?);
+                let name = path
+                    .file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                others.push((name, load_file(&path)?));
             }
         }
         Ok(others)
@@ -129,7 +134,7 @@ pub(crate) fn set_sysctl(network: &str, name: &str, value: &str) -> Result<(), R
     let lock = Lock::take()?;
     let inherited = Record::others(network)?
         .into_iter()
-        .find_map(|mut other| other.sysctls.remove(name));
+        .find_map(|(_, mut other)| other.sysctls.remove(name));
     // Recorded before it is changed: a record too many restores a value that was there, one too few loses it.
     Record::change(network, &lock, |record| {
         record

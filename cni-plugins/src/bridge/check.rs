@@ -64,13 +64,14 @@ fn check_container(request: &Request, prev: &CniResult) -> Outcome<()> {
         .interfaces
         .iter()
         .find(|one| one.name == request.ifname && one.sandbox == request.netns);
-    if let (Some(shown), Some(mac)) = (shown, link.mac) {
-        if !shown.mac.is_empty() && !shown.mac.eq_ignore_ascii_case(&mac.to_string()) {
-            return Err(different(&format!(
-                "{} has MAC address {mac}, not {}",
-                link.name, shown.mac
-            )));
-        }
+    if let (Some(shown), Some(mac)) = (shown, link.mac)
+        && !shown.mac.is_empty()
+        && !shown.mac.eq_ignore_ascii_case(&mac.to_string())
+    {
+        return Err(different(&format!(
+            "{} has MAC address {mac}, not {}",
+            link.name, shown.mac
+        )));
     }
     let present = address::list(&mut socket, link.index)?;
     for wanted in own_addresses(request, prev) {

@@ -24,6 +24,8 @@ use coracle_cni_protocol::plugin::{Plugin, Request};
 use coracle_cni_protocol::{CniResult, PluginError};
 use coracle_linux::netlink::route::link::{self, Link, Which};
 use coracle_linux::netlink::{Protocol, Socket};
+pub(crate) use plan::{parse_mac, wanted_mac};
+
 use plan::Plan;
 use std::net::IpAddr;
 

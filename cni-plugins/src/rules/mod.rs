@@ -99,6 +99,11 @@ impl Rules {
         Err(RulesError::Unstable)
     }
 
+    /// Whether there is an element, whoever owns it.
+    pub(crate) fn has(&mut self, (set, key): &Key) -> Result<bool, RulesError> {
+        Ok(elements_read(&mut self.0, TABLE, set, key)?.is_some())
+    }
+
     /// Of these places, those whose elements belong to the owner.
     pub(crate) fn owned(&mut self, owner: &Owner, places: &[Key]) -> Result<Vec<Key>, RulesError> {
         let comment = owner.comment();

@@ -87,6 +87,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// For a bridge port: sends packets back out where they came in.
     pub hairpin: bool,
+    /// For a bridge port: exchanges packets with ports that are not isolated only.
+    pub isolated: bool,
 }
 
 /// A veth pair; the peer is born in another namespace.
@@ -286,7 +288,7 @@ fn parse(body: &[u8]) -> Option<Link> {
     let flags = word(8)?;
     let attributes = Attributes(body.get(16..)?);
     let info = attributes.inside(IFLA_LINKINFO);
-    let port_mode = info.inside(IFLA_INFO_SLAVE_DATA).find(IFLA_BRPORT_MODE);
+    let port = info.inside(IFLA_INFO_SLAVE_DATA);
     Some(Link {
         index: word(4)?,
         name: attributes.text(IFLA_IFNAME)?,
@@ -305,6 +307,7 @@ fn parse(body: &[u8]) -> Option<Link> {
         peer: attributes.u32(IFLA_LINK),
         kind: info.text(IFLA_INFO_KIND),
         alias: attributes.text(IFLA_IFALIAS),
-        hairpin: port_mode == Some(&[1]),
+        hairpin: port.find(IFLA_BRPORT_MODE) == Some(&[1]),
+        isolated: port.find(IFLA_BRPORT_ISOLATED) == Some(&[1]),
     })
 }

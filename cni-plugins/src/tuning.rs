@@ -1,4 +1,0 @@
-//! placeholder
-/// Error.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TuningError {}

@@ -1,0 +1,172 @@
+//! What the configuration asks for, checked.
+
+use crate::bridge::{parse_mac, wanted_mac};
+use crate::failure::{Outcome, PluginErrorFrom, invalid, unsupported};
+use coracle_cni_protocol::plugin::Request;
+use coracle_linux::netlink::route::link::Mac;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const DATA_DIR: &str = "/run/cni/tuning";
+const ALLOWLIST: &str = "/etc/cni/tuning/allowlist.conf";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Settings {
+    sysctl: BTreeMap<String, String>,
+    mac: Option<String>,
+    promisc: Option<bool>,
+    mtu: Option<u32>,
+    allmulti: Option<bool>,
+    #[serde(rename = "txQLen")]
+    tx_q_len: Option<u32>,
+    data_dir: Option<String>,
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// Paths below `/proc/sys` and values.
+    pub(super) sysctls: BTreeMap<String, String>,
+    /// MAC address of the interface.
+    pub(super) mac: Option<Mac>,
+    /// Receive all packets.
+    pub(super) promiscuous: Option<bool>,
+    /// Largest packet, in bytes.
+    pub(super) mtu: Option<u32>,
+    /// Receive all multicast packets.
+    pub(super) all_multicast: Option<bool>,
+    /// Length of the transmit queue, in packets.
+    pub(super) queue_length: Option<u32>,
+    /// The file that keeps what was before.
+    pub(super) backup: PathBuf,
+}
+
+impl Plan {
+    /// Reads and checks the configuration; what `args.cni` says wins.
+    pub(super) fn of(request: &Request) -> Outcome<Self> {
+        let whole = Value::Object(request.config.map().clone());
+        let mut settings: Settings =
+            serde_json::from_value(whole).map_err(|error| invalid("tuning configuration", error))?;
+        let args: Option<Value> = request.config.get_in("args", "cni")?;
+        let args: Settings =
+            serde_json::from_value(args.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
+                .map_err(|error| invalid("args.cni", error))?;
+        settings.sysctl.extend(args.sysctl);
+        let conf_mac = settings.mac.as_deref().filter(|text| !text.is_empty());
+        let conf_mac = conf_mac
+            .map(|text| {
+                parse_mac(text).ok_or_else(|| invalid("mac", format_args!("{text:?} is no MAC address")))
+            })
+            .transpose()?;
+        let data_dir = settings
+            .data_dir
+            .filter(|dir| !dir.is_empty())
+            .unwrap_or_else(|| DATA_DIR.to_owned());
+        if !data_dir.starts_with('/') {
+            return Err(invalid("dataDir", "must be an absolute path"));
+        }
+        Ok(Self {
+            sysctls: sysctls(&settings.sysctl, &request.ifname)?,
+            mac: wanted_mac(request)?.or(conf_mac),
+            promiscuous: args.promisc.or(settings.promisc),
+            mtu: args.mtu.or(settings.mtu).filter(|mtu| *mtu != 0),
+            all_multicast: args.allmulti.or(settings.allmulti),
+            queue_length: args.tx_q_len.or(settings.tx_q_len),
+            backup: Path::new(&data_dir).join(format!("{}_{}.json", request.container_id, request.ifname)),
+        })
+    }
+
+    /// Whether the link itself is to be changed.
+    pub(super) fn changes_link(&self) -> bool {
+        self.mac.is_some()
+            || self.promiscuous.is_some()
+            || self.mtu.is_some()
+            || self.all_multicast.is_some()
+            || self.queue_length.is_some()
+    }
+}
+
+fn sysctls(given: &BTreeMap<String, String>, ifname: &str) -> Outcome<BTreeMap<String, String>> {
+    if !given.is_empty() && Path::new(ALLOWLIST).exists() {
+        return Err(unsupported(
+            "sysctl",
+            &format!("{ALLOWLIST} exists, and allow lists are not supported yet"),
+        ));
+    }
+    let mut paths = BTreeMap::new();
+    for (key, value) in given {
+        let path = sysctl_path(key, ifname)?;
+        if paths.insert(path, value.clone()).is_some() {
+            return Err(invalid(&format!("sysctl.{key}"), "is given twice"));
+        }
+    }
+    Ok(paths)
+}
+
+/// `net.ipv4.conf.IFNAME.x` or `net/ipv4/conf/IFNAME/x`: the first separator decides, the other one is part of names.
+/// Only network settings belong to the namespace; everything else would change the host.
+fn sysctl_path(key: &str, ifname: &str) -> Result<String, PluginErrorFrom> {
+    let separator = if key.find('/').unwrap_or(key.len()) < key.find('.').unwrap_or(key.len()) {
+        '/'
+    } else {
+        '.'
+    };
+    let parts: Vec<_> = key
+        .split(separator)
+        .map(|part| if part == "IFNAME" { ifname } else { part })
+        .collect();
+    // With dots as separators a slash stands for a dot in a name (sysctl(8)).
+    let parts: Vec<_> = parts
+        .iter()
+        .map(|part| {
+            if separator == '.' {
+                part.replace('/', ".")
+            } else {
+                (*part).to_owned()
+            }
+        })
+        .collect();
+    let bad = parts
+        .iter()
+        .any(|part| part.is_empty() || part == "." || part == ".." || part.contains('/'));
+    if bad || parts.first().map(String::as_str) != Some("net") || parts.len() < 2 {
+        return Err(invalid(&format!("sysctl.{key}"), "is not a setting below net"));
+    }
+    Ok(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_network_settings_are_reached() {
+        let cases = [
+            ("net.core.somaxconn", Some("net/core/somaxconn")),
+            (
+                "net.ipv4.conf.IFNAME.arp_filter",
+                Some("net/ipv4/conf/eth0.5/arp_filter"),
+            ),
+            (
+                "net/ipv4/conf/eth0.5/arp_filter",
+                Some("net/ipv4/conf/eth0.5/arp_filter"),
+            ),
+            (
+                "net.ipv4.conf.eth0/5.arp_filter",
+                Some("net/ipv4/conf/eth0.5/arp_filter"),
+            ),
+            ("kernel.msgmax", None),
+            ("net/../kernel/msgmax", None),
+            ("net.ipv4...x", None),
+            ("net", None),
+            ("", None),
+            ("/net/x", None),
+        ];
+        for (key, path) in cases {
+            assert_eq!(sysctl_path(key, "eth0.5").ok().as_deref(), path, "{key}");
+        }
+    }
+}
