@@ -30,6 +30,8 @@ use crate::pods::{Sandbox, Shim};
 const PROGRAM: &str = "coracle-shim";
 const SOCKET: &str = "shim.sock";
 const LOG: &str = "shim.log";
+/// Bytes.
+const LOG_TAIL: usize = 4096;
 /// A shim that does not answer so long is as good as dead.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -112,6 +114,16 @@ pub(crate) async fn start(daemon: &Daemon, id: &str, directory: &Path) -> Result
         shim: Shim { client, pid },
         end: child.pidfd,
     })
+}
+
+/// Says in the daemon's log what the shim wrote to its own.
+pub(crate) fn report_log(id: &str, directory: &Path) {
+    let text = std::fs::read(directory.join(LOG)).unwrap_or_default();
+    let tail = text.len().saturating_sub(LOG_TAIL);
+    let said = String::from_utf8_lossy(&text[tail..]);
+    if !said.is_empty() {
+        tracing::warn!(sandbox = id, log = %said.trim_end(), "the shim said");
+    }
 }
 
 /// Connects to a shim that an earlier daemon started. None: nobody listens.

@@ -343,11 +343,13 @@ impl Work {
         let Some(started) = &self.shim else {
             return Err(Failure::Join);
         };
-        started
-            .shim
-            .client
-            .start_pod(&start_request(&self.record))
-            .await?;
+        let request = start_request(&self.record);
+        let result = started.shim.client.start_pod(&request).await;
+        if result.is_err() {
+            // The log goes with the pod's directory: what the shim had to say is kept here.
+            shim::report_log(&self.record.id, &self.directory);
+        }
+        result?;
         Ok(())
     }
 
