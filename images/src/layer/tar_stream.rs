@@ -4,16 +4,16 @@
 //! crate's own iterator is not used because it reads extension headers of any declared size into memory and does not let
 //! a caller limit them.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use tar::{EntryType, GnuExtSparseHeader, Header};
+use tar::{EntryType, Header};
 
-const BLOCK: usize = 512;
+use super::pax::{Pax, seconds};
+
+pub(super) const BLOCK: usize = 512;
 /// More than PATH_MAX (4096) plus 64 KiB of extended attributes; Linux allows no more of either.
 const EXTENSION_MAX: u64 = 1 << 20;
 const PATH_MAX: usize = 4096;
-const SPARSE_SEGMENTS_MAX: usize = 65_536;
 
 /// Why a tar stream cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -93,21 +93,13 @@ pub(crate) fn lossy(name: &[u8]) -> String {
 pub(crate) struct TarStream<R> {
     source: R,
     /// Stored bytes of the current entry that are still to be read.
-    remaining: u64,
+    pub(super) remaining: u64,
     /// Zero bytes after them, up to the next block.
     padding: u64,
     /// Bytes of the source consumed so far.
     position: u64,
     global: Pax,
     last: String,
-}
-
-/// PAX records, and what GNU's extension entries say, for the next entry.
-#[derive(Clone, Default)]
-struct Pax {
-    records: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// GNU.sparse.offset and numbytes of format 0.0, which repeats the keys.
-    sparse_numbers: Vec<u64>,
 }
 
 impl<R: Read> TarStream<R> {
@@ -223,7 +215,7 @@ impl<R: Read> TarStream<R> {
     }
 
     /// Fills one block; `None` when the source ends right before it.
-    fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<Option<()>, TarError> {
+    pub(super) fn block(&mut self, block: &mut [u8; BLOCK]) -> Result<Option<()>, TarError> {
         let mut filled = 0;
         while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.source.read(rest) {
@@ -335,85 +327,6 @@ impl<R: Read> TarStream<R> {
             link,
         })
     }
-
-    /// The sparse map and real size of an entry; inner `None` as error means a malformed map.
-    #[allow(clippy::type_complexity)] // used once, right above
-    fn sparse(
-        &mut self,
-        header: &Header,
-        pax: &Pax,
-        stored: u64,
-    ) -> Result<(Option<Vec<(u64, u64)>>, u64), Option<TarError>> {
-        let (numbers, real) = if header.entry_type() == EntryType::GNUSparse {
-            self.gnu_sparse(header)?
-        } else if let Some(real) = pax.number("GNU.sparse.realsize").map_err(|()| None)? {
-            (self.pax_sparse_1_0()?, real)
-        } else if let Some(real) = pax.number("GNU.sparse.size").map_err(|()| None)? {
-            (pax.sparse_0()?, real)
-        } else {
-            return Ok((None, stored));
-        };
-        let map: Vec<(u64, u64)> = numbers
-            .chunks_exact(2)
-            .filter_map(|p| Some((*p.first()?, *p.get(1)?)))
-            .collect();
-        if numbers.len() % 2 != 0 || map.len() > SPARSE_SEGMENTS_MAX {
-            return Err(None);
-        }
-        let mut end = 0_u64;
-        let mut total = 0_u64;
-        for (offset, length) in &map {
-            if *offset < end {
-                return Err(None);
-            }
-            end = offset.checked_add(*length).ok_or(None)?;
-            total = total.checked_add(*length).ok_or(None)?;
-        }
-        if end > real || total != self.remaining {
-            return Err(None);
-        }
-        Ok((Some(map), real))
-    }
-
-    /// GNU's own format: four segments in the header, then blocks of 21.
-    fn gnu_sparse(&mut self, header: &Header) -> Result<(Vec<u64>, u64), Option<TarError>> {
-        let gnu = header.as_gnu().ok_or(None)?;
-        let mut numbers = Vec::new();
-        let mut push = |headers: &[tar::GnuSparseHeader]| -> Result<(), Option<TarError>> {
-            for segment in headers.iter().filter(|segment| !segment.is_empty()) {
-                numbers.push(segment.offset().map_err(|_| None)?);
-                numbers.push(segment.length().map_err(|_| None)?);
-            }
-            if numbers.len() > 2 * SPARSE_SEGMENTS_MAX {
-                Err(None)
-            } else {
-                Ok(())
-            }
-        };
-        push(&gnu.sparse)?;
-        let mut more = gnu.is_extended();
-        while more {
-            let mut block = [0; BLOCK];
-            self.block(&mut block).map_err(Some)?.ok_or(None)?;
-            let mut extended = GnuExtSparseHeader::new();
-            extended.as_mut_bytes().copy_from_slice(&block);
-            push(&extended.sparse)?;
-            more = extended.is_extended();
-        }
-        Ok((numbers, gnu.real_size().map_err(|_| None)?))
-    }
-
-    /// PAX sparse 1.0: the map is decimal lines in front of the data, filled up to a block.
-    fn pax_sparse_1_0(&mut self) -> Result<Vec<u64>, Option<TarError>> {
-        let mut lines = NumberLines::default();
-        while !lines.complete() {
-            let mut block = [0; BLOCK];
-            self.read_exact(&mut block).map_err(|error| Some(error.into()))?;
-            lines.push(&block).ok_or(None)?;
-        }
-        lines.numbers.remove(0);
-        Ok(lines.numbers)
-    }
 }
 
 impl<R: Read> Read for TarStream<R> {
@@ -432,89 +345,6 @@ impl<R: Read> Read for TarStream<R> {
     }
 }
 
-/// Collects the count and the numbers of a PAX 1.0 sparse map.
-#[derive(Default)]
-struct NumberLines {
-    numbers: Vec<u64>,
-    digits: Vec<u8>,
-}
-
-impl NumberLines {
-    fn complete(&self) -> bool {
-        self.numbers
-            .first()
-            .is_some_and(|count| self.numbers.len() as u64 > count.saturating_mul(2))
-    }
-
-    fn push(&mut self, block: &[u8]) -> Option<()> {
-        for byte in block {
-            if self.complete() {
-                break;
-            }
-            match byte {
-                b'\n' => {
-                    self.numbers.push(decimal(&self.digits)?);
-                    self.digits.clear();
-                }
-                digit => self.digits.push(*digit),
-            }
-            let count = self.numbers.first().copied().unwrap_or(0);
-            if self.digits.len() > 20 || count > SPARSE_SEGMENTS_MAX as u64 {
-                return None;
-            }
-        }
-        Some(())
-    }
-}
-
-impl Pax {
-    /// Adds records of the form `LENGTH KEY=VALUE\n`; an empty value deletes the key.
-    fn parse(&mut self, mut bytes: &[u8]) -> Option<()> {
-        while !bytes.is_empty() {
-            let space = bytes.iter().take(20).position(|b| *b == b' ')?;
-            let length = usize::try_from(decimal(bytes.get(..space)?)?).ok()?;
-            let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
-            let equals = record.iter().position(|b| *b == b'=')?;
-            let (key, value) = (record.get(..equals)?, record.get(equals + 1..)?);
-            if key == b"GNU.sparse.offset" || key == b"GNU.sparse.numbytes" {
-                self.sparse_numbers.push(decimal(value)?);
-            } else if value.is_empty() && !key.starts_with(b"SCHILY.xattr.") {
-                self.records.remove(key);
-            } else {
-                self.records.insert(key.to_vec(), value.to_vec());
-            }
-            bytes = bytes.get(length..)?;
-        }
-        Some(())
-    }
-
-    fn get(&self, key: &str) -> Option<&[u8]> {
-        self.records.get(key.as_bytes()).map(Vec::as_slice)
-    }
-
-    fn number(&self, key: &str) -> Result<Option<u64>, ()> {
-        self.get(key).map(|text| decimal(text).ok_or(())).transpose()
-    }
-
-    fn xattrs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let named = |(key, value): (&Vec<u8>, &Vec<u8>)| {
-            Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()))
-        };
-        self.records.iter().filter_map(named).collect()
-    }
-
-    /// The map of the formats 0.0 (repeated keys) and 0.1 (one comma-separated list).
-    fn sparse_0(&self) -> Result<Vec<u64>, Option<TarError>> {
-        match self.get("GNU.sparse.map") {
-            Some(list) => list
-                .split(|b| *b == b',')
-                .map(|n| decimal(n).ok_or(None))
-                .collect(),
-            None => Ok(self.sparse_numbers.clone()),
-        }
-    }
-}
-
 fn kind(entry_type: EntryType, path: &[u8]) -> Kind {
     match entry_type {
         // The oldest format has no type for directories.
@@ -528,28 +358,6 @@ fn kind(entry_type: EntryType, path: &[u8]) -> Kind {
         EntryType::Fifo => Kind::Fifo,
         other => Kind::Other(other.as_byte()),
     }
-}
-
-fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// PAX times are decimal seconds with an optional fraction, possibly negative.
-fn seconds(text: &[u8]) -> Option<(i64, u32)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let whole_seconds: i64 = whole.parse().ok()?;
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    if whole.starts_with('-') && nanos > 0 {
-        return Some((whole_seconds.checked_sub(1)?, 1_000_000_000 - nanos));
-    }
-    Some((whole_seconds, nanos))
 }
 
 fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
 
+use super::hosts_file::{Client, File, Ordered, Paths, Settings, Words};
 use super::tls::TlsFiles;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -126,87 +125,6 @@ fn is_loopback(authority: &str) -> bool {
         || host
             .parse::<std::net::IpAddr>()
             .is_ok_and(|address| address.is_loopback())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    server: Option<String>,
-    #[serde(default)]
-    host: Ordered<Settings>,
-    capabilities: Option<Vec<String>>,
-    ca: Option<Paths>,
-    client: Option<Client>,
-    skip_verify: Option<bool>,
-    #[serde(default)]
-    header: Ordered<Words>,
-    override_path: Option<bool>,
-    dial_timeout: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    capabilities: Option<Vec<String>>,
-    ca: Option<Paths>,
-    client: Option<Client>,
-    skip_verify: Option<bool>,
-    #[serde(default)]
-    header: Ordered<Words>,
-    override_path: Option<bool>,
-    dial_timeout: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Paths {
-    One(PathBuf),
-    Many(Vec<PathBuf>),
-}
-
-/// One file with certificate and key, several such files, or pairs of files.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Client {
-    One(PathBuf),
-    Many(Vec<PathBuf>),
-    Pairs(Vec<[PathBuf; 2]>),
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Words {
-    One(String),
-    Many(Vec<String>),
-}
-
-/// A table in the file's order, which is the order mirrors are tried in.
-struct Ordered<T>(Vec<(String, T)>);
-
-impl<T> Default for Ordered<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
-            type Value = Ordered<T>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a table")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Ordered(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries(std::marker::PhantomData))
-    }
 }
 
 /// Checks a `hosts.toml` and turns it into the list of hosts.

@@ -8,6 +8,7 @@ mod client;
 mod connect;
 mod fetch;
 mod hosts;
+mod hosts_file;
 mod tls;
 
 pub use auth::{Auth, AuthError};
