@@ -31,6 +31,8 @@ use crate::ready;
 pub(crate) struct Init {
     pub(crate) pid: Pid,
     pidfd: OwnedFd,
+    /// Where it says that it is ready.
+    channel: Option<OwnedFd>,
 }
 
 /// Why there is no init.
@@ -52,29 +54,38 @@ pub(crate) enum InitError {
 }
 
 impl Init {
-    /// Starts an init in `cgroup`; returns when it is safe to let containers see it.
-    pub(crate) async fn start(cgroup: &OwnCgroup) -> Result<Self, InitError> {
+    /// Starts an init in `cgroup` and returns at once; nothing may see it before it is [ready](Self::ready).
+    pub(crate) fn spawn(cgroup: &OwnCgroup) -> Result<Self, InitError> {
         let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| InitError::OpenProgram(errno.into()))?;
         let (here, there) = socket::message_pair().map_err(InitError::Clone)?;
+        let namespaces = Namespaces::PID | Namespaces::MNT;
         let how = Clone {
-            namespaces: Namespaces::PID | Namespaces::MNT,
+            namespaces,
             cgroup: cgroup.directory(),
             ..Clone::default()
         };
         let child =
             process::clone(&how, || become_init(cgroup, &program, &there)).map_err(InitError::Clone)?;
-        drop(there);
-        let init = Self {
+        Ok(Self {
             pid: child.pid,
             pidfd: child.pidfd,
+            channel: Some(here),
+        })
+    }
+
+    /// Waits until it is safe to let containers see it.
+    pub(crate) async fn ready(&mut self) -> Result<(), InitError> {
+        let Some(channel) = self.channel.take() else {
+            return Ok(());
         };
-        match init.ready(here).await {
-            Ok(()) => Ok(init),
-            Err(error) => {
-                init.kill().await?;
-                Err(error)
-            }
+        ready::readable(channel.as_fd()).await.map_err(InitError::Wait)?;
+        let mut byte = [0];
+        let received = socket::receive(channel.as_fd(), &mut byte, false).map_err(InitError::Wait)?;
+        if received.length == 1 {
+            Ok(())
+        } else {
+            Err(InitError::Ended)
         }
     }
 
@@ -93,17 +104,6 @@ impl Init {
             .map_err(InitError::Kill)?;
         process::try_wait(self.pidfd.as_fd()).map_err(InitError::Kill)?;
         Ok(())
-    }
-
-    async fn ready(&self, channel: OwnedFd) -> Result<(), InitError> {
-        ready::readable(channel.as_fd()).await.map_err(InitError::Wait)?;
-        let mut byte = [0];
-        let received = socket::receive(channel.as_fd(), &mut byte, false).map_err(InitError::Wait)?;
-        if received.length == 1 {
-            Ok(())
-        } else {
-            Err(InitError::Ended)
-        }
     }
 }
 

@@ -5,10 +5,11 @@
 //!    cgroup      the pod's, parent of the containers'                    removed if it is ours
 //!    namespaces  unshare(NEWNET|NEWIPC|NEWUTS): the shim itself moves,   end with the shim
 //!                so its children inherit them and nothing is joined
+//!    init        PID 1, only with pid mode POD; gets ready meanwhile     killed, and with it all of its namespace
 //!    sysctls     lo up, host name, sysctls: written from inside
 //!    netns       bind mount for CNI                                      unmounted, unlinked
 //!    shm         mount namespace that holds /dev/shm                     ends with its descriptor
-//!    init        PID 1, only with pid mode POD                           killed, and with it all of its namespace
+//!    init_ready  it cannot be looked into any more
 //! ```
 
 use std::io;
@@ -175,6 +176,10 @@ impl Pod {
             let _span = trace.span("StartPod.namespaces", &id);
             namespace::unshare(self.namespaces()).map_err(PodError::Unshare)?;
         }
+        if self.plan.pid == PidMode::Pod {
+            let _span = trace.span("StartPod.init", &id);
+            self.spawn_init()?;
+        }
         {
             let _span = trace.span("StartPod.sysctls", &id);
             self.set_up_namespaces()?;
@@ -187,9 +192,9 @@ impl Pod {
             let _span = trace.span("StartPod.shm", &id);
             self.shared = Some(SharedMounts::make(size)?);
         }
-        if self.plan.pid == PidMode::Pod {
-            let _span = trace.span("StartPod.init", &id);
-            self.start_init().await?;
+        if let Some(init) = &mut self.init {
+            let _span = trace.span("StartPod.init_ready", &id);
+            init.ready().await?;
         }
         Ok(())
     }
@@ -281,9 +286,9 @@ impl Pod {
         Ok(())
     }
 
-    async fn start_init(&mut self) -> Result<(), PodError> {
+    fn spawn_init(&mut self) -> Result<(), PodError> {
         let cgroup = OwnCgroup::make(&self.plan.cgroup.join(&self.plan.id))?;
-        let init = Init::start(&cgroup).await;
+        let init = Init::spawn(&cgroup);
         self.init_cgroup = Some(cgroup.into_cgroup());
         self.init = Some(init?);
         Ok(())

@@ -8,7 +8,9 @@
 )]
 
 mod exec;
+mod footprint;
 mod lifecycle;
 mod logs;
 mod pid_namespace;
 mod pod;
+mod process;

@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 pub(crate) struct Pod {
     pub(crate) client: Client,
     pub(crate) shim: Child,
+    /// When it was started.
+    pub(crate) spawned: Instant,
     pub(crate) dir: PathBuf,
     pub(crate) cgroup: String,
     pub(crate) netns: PathBuf,
@@ -87,12 +89,14 @@ impl Pod {
             .arg(&dir)
             .args(extra);
         command.stdout(Stdio::null());
+        let spawned = Instant::now();
         let shim = command.spawn().unwrap();
         let client = Client::connect(&dir.join("shim.sock")).await.unwrap();
         let netns = scratch.path().join("netns/pod");
         Self {
             client,
             shim,
+            spawned,
             dir,
             cgroup,
             netns,
@@ -209,6 +213,23 @@ impl Pod {
         self.client = Client::connect(&self.dir.join("shim.sock")).await.unwrap();
     }
 
+    /// Ends everything in the pod's cgroup and removes it.
+    pub(crate) fn end_by_cgroup(&self) {
+        for dir in cgroup_dirs(&format!("{}/pod", self.cgroup)) {
+            kill_below(&dir);
+        }
+    }
+
+    /// Another shim in the place of one that is gone, for the end of the test.
+    pub(crate) async fn restart(mut self) -> Self {
+        let fresh = Self::spawn(&[]).await;
+        self.end_by_cgroup();
+        for dir in cgroup_dirs(&self.cgroup) {
+            kill_below(&dir);
+        }
+        fresh
+    }
+
     /// Tells the shim to go, and looks for what it left.
     pub(crate) async fn leave(mut self) {
         self.call(self.client.shutdown()).await.unwrap();
@@ -216,6 +237,12 @@ impl Pod {
     }
 
     pub(crate) fn left_nothing(&mut self) {
+        self.left_nothing_but_mounts();
+        assert_eq!(mounts(), self.mounts_before, "mounts are left");
+    }
+
+    /// The same where other pods of the test still run.
+    pub(crate) fn left_nothing_but_mounts(&mut self) {
         let status = wait_for("the shim's exit", || self.shim.try_wait().unwrap());
         assert!(status.success(), "the shim left with {status}");
         // Its own cgroup is the daemon's to remove.
@@ -231,7 +258,6 @@ impl Pod {
             fs::remove_dir(&dir).unwrap();
         }
         assert!(!self.netns.exists(), "the path of the network namespace is left");
-        assert_eq!(mounts(), self.mounts_before, "mounts are left");
     }
 }
 
@@ -331,7 +357,7 @@ fn make_layer(layer: &Path) {
     )
     .unwrap();
     let applets = "sh cat echo ls id hostname sleep true false kill ps head tail seq dd yes mount umount readlink setsid \
-                   nsenter chroot od wc printf mkdir rm touch nc ip stty tty tr";
+                   nsenter chroot od wc grep printf mkdir rm touch nc ip stty tty tr";
     for applet in applets.split_whitespace() {
         symlink("busybox", layer.join("bin").join(applet)).unwrap();
     }
