@@ -50,7 +50,7 @@ impl ImageImport for Import {
         // A client that goes away is not the end of the archive: its error drops the import.
         let (imported, ()) = tokio::try_join!(import, feed(write, first.chunk, stream))?;
         Ok(Response::new(ImportResponse {
-            images: imported.iter().map(|image| item(image)).collect(),
+            images: imported.iter().map(item).collect(),
         }))
     }
 }

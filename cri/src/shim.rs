@@ -30,6 +30,7 @@ use crate::pods::{Sandbox, Shim};
 const PROGRAM: &str = "coracle-shim";
 const SOCKET: &str = "shim.sock";
 const LOG: &str = "shim.log";
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Bytes.
 const LOG_TAIL: usize = 4096;
 /// A shim that does not answer so long is as good as dead.
@@ -116,8 +117,10 @@ pub(crate) async fn start(daemon: &Daemon, id: &str, directory: &Path) -> Result
     })
 }
 
-/// Says in the daemon's log what the shim wrote to its own.
-pub(crate) fn report_log(id: &str, directory: &Path) {
+/// Says in the daemon's log what the shim, which is leaving or refused something, wrote to its own.
+pub(crate) async fn report_log(started: &Started, id: &str, directory: &Path) {
+    // Its last words come after it has closed the connection.
+    let _ = tokio::time::timeout(LAST_WORDS, ended(&started.end)).await;
     let text = std::fs::read(directory.join(LOG)).unwrap_or_default();
     let tail = text.len().saturating_sub(LOG_TAIL);
     let said = String::from_utf8_lossy(&text[tail..]);

@@ -83,7 +83,7 @@ fn image(daemon: &Daemon, record: &ContainerRecord) -> (ImageSpec, String) {
     let Some(image) = daemon.images.get(&record.image_id) else {
         return (spec, record.image_id.clone());
     };
-    if let Some(name) = image.repo_tags.first().or(image.repo_digests.first()) {
+    if let Some(name) = image.repo_tags.first().or_else(|| image.repo_digests.first()) {
         spec.image.clone_from(name);
     }
     (spec, image.repo_digests.first().unwrap_or(&image.id).clone())

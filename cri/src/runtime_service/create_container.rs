@@ -248,7 +248,7 @@ impl Work {
     }
 
     async fn make_directories(&mut self) -> Result<(), Failure> {
-        let root = self.input()?.image.root.clone();
+        let root = self.input()?.image.root;
         let io = |path: &PathBuf| {
             let path = path.clone();
             move |source| Failure::Io {

@@ -347,7 +347,7 @@ impl Work {
         let result = started.shim.client.start_pod(&request).await;
         if result.is_err() {
             // The log goes with the pod's directory: what the shim had to say is kept here.
-            shim::report_log(&self.record.id, &self.directory);
+            shim::report_log(started, &self.record.id, &self.directory).await;
         }
         result?;
         Ok(())
