@@ -30,6 +30,10 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+/// The program lives for a millisecond or two: memory is taken and never given back.
+#[global_allocator]
+static ALLOCATOR: coracle_linux::bump::Bump = coracle_linux::bump::Bump::new();
+
 /// The plugins and the names upstream gave them.
 pub(crate) const PLUGINS: [(&str, &dyn Plugin); 6] = [
     ("bridge", &bridge::Bridge),

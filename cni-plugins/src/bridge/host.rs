@@ -49,6 +49,11 @@ fn make_bridge(socket: &mut Socket, network: &str, plan: &Plan) -> Outcome<Link>
     }
     // The host does not configure itself from what containers advertise.
     sysctl::ensure(&format!("net/ipv6/conf/{}/accept_ra", plan.bridge), "0")?;
+    if !plan.detect_duplicates {
+        // The bridge asks for its containers' MAC addresses from its link-local address: while that one is checked for
+        // duplicates, a second or two, nothing that is forwarded reaches them.
+        sysctl::ensure(&format!("net/ipv6/conf/{}/accept_dad", plan.bridge), "0")?;
+    }
     let made = link::find(socket, Which::Name(&plan.bridge))?;
     made.ok_or_else(|| BridgeError::Vanished(plan.bridge.clone()).into())
 }

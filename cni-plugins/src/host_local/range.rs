@@ -165,18 +165,20 @@ impl RangeSet {
                 number(last),
             ))
         });
-        let (index, last) = at.unwrap_or((0, 0));
+        let index = at.map_or(0, |(index, _)| index);
         let from = |range: &Range| number(range.start);
-        let split = self
-            .0
-            .get(index)
-            .map_or(0, |range| if at.is_some() { last + 1 } else { from(range) });
         let current = self.0.get(index).copied();
-        let rest = current.map(|range| (range, split, number(range.end)));
+        // None: the last address given is the last there is.
+        let split = match at {
+            Some((_, last)) => last.checked_add(1),
+            None => current.as_ref().map(from),
+        };
+        let rest = current.and_then(|range| Some((range, split?, number(range.end))));
         let others = (1..self.0.len())
             .filter_map(move |step| self.0.get((index + step) % self.0.len()))
             .map(move |range| (*range, from(range), number(range.end)));
-        let wrapped = current.map(|range| (range, number(range.start), split.saturating_sub(1)));
+        let until = split.map_or(u128::MAX, |split| split.saturating_sub(1));
+        let wrapped = current.map(|range| (range, number(range.start), until.min(number(range.end))));
         rest.into_iter()
             .chain(others)
             .chain(wrapped)
