@@ -170,7 +170,7 @@ fn initramfs(folder: &Path, overlay_module: &[u8]) -> Vec<u8> {
     archive.bundle(
         "plain",
         &with(&default, PLAIN, |config| {
-            config["hostname"] = json!("in-a-machine")
+            config["hostname"] = json!("in-a-machine");
         }),
     );
     archive.bundle("exec", &with(&default, "sleep 1000", |_| {}));
