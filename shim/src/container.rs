@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use tokio::sync::oneshot;
 
-use crate::driver::Reply;
+use crate::driver::{Refused, Reply};
 use crate::exec::ExecError;
 use crate::log::{Log, LogError};
 use crate::own_cgroup;
@@ -35,8 +35,6 @@ pub(crate) enum ContainerError {
     Start(#[source] StartError),
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("watch the container's first process")]
-    Watch(#[source] io::Error),
     #[error("kill: {0} is not a signal")]
     Signal(i32),
     #[error("kill the container's first process")]
@@ -65,6 +63,8 @@ pub(crate) struct Container {
     pub(crate) start_reply: Option<Reply<StartContainerResponse>>,
     pub(crate) waiting: Vec<Reply<ContainerState>>,
     pub(crate) deleting: Vec<Reply<Empty>>,
+    /// Whoever asked for it, to be told why not once it is gone again.
+    pub(crate) failed: Option<(Reply<CreateContainerResponse>, Refused)>,
 }
 
 /// Where a container is in its life; holds what exists then. See the drawing in `driver.rs`.
@@ -109,6 +109,7 @@ impl Container {
             start_reply: None,
             waiting: Vec::new(),
             deleting: Vec::new(),
+            failed: None,
         }
     }
 
@@ -125,6 +126,7 @@ impl Container {
     /// What the protocol says about it; nothing before it exists.
     pub(crate) fn state(&self) -> Option<ContainerState> {
         let (status, exit) = match &self.phase {
+            _ if self.failed.is_some() => return None,
             Phase::Creating { .. } => return None,
             Phase::Created(_) => (ContainerStatus::CONTAINER_STATUS_CREATED, None),
             // An ending container has not ended for anybody else: its output is not complete.

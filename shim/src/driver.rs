@@ -14,6 +14,7 @@
 //! Deleting a container that has not ended, or stopping the pod, kills it and waits for the same arrows.
 
 mod container_calls;
+mod container_end;
 mod pod_calls;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use ttrpc::r#async::ServerStreamSender;
 use crate::container::request::RequestError;
 use crate::container::{Container, ContainerError, Live};
 use crate::pod::{Pod, PodError, PodPlanError};
-use crate::reaper::Reaper;
+use crate::reaper::{Making, Reaper};
 use crate::server::Connection;
 use crate::trace::Trace;
 
@@ -91,11 +92,15 @@ pub(crate) enum Refused {
 
 /// Something that was begun has come to its end.
 enum Event {
-    PodStarted(Result<Box<Pod>, PodError>, Reply<StartPodResponse>),
+    PodStarted(Result<Box<Pod>, PodError>, Reply<StartPodResponse>, Making),
     PodStopped(Box<Pod>, Result<(), PodError>),
     PodRemoved(Box<Pod>, Result<(), PodError>),
     /// `None`: given up before it was there.
-    Created(String, Option<Result<coracle_runtime::Container, CreateError>>),
+    Created(
+        String,
+        Option<Result<Box<coracle_runtime::Container>, CreateError>>,
+        Making,
+    ),
     Started(String, Result<(), StartError>),
     Exited(String, Exit),
     Settled(String),
@@ -180,10 +185,10 @@ impl Driver {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::PodStarted(result, reply) => self.pod_started(result, reply),
+            Event::PodStarted(result, reply, making) => self.pod_started(result, reply, making),
             Event::PodStopped(pod, result) => self.pod_stopped(pod, result),
             Event::PodRemoved(pod, result) => self.pod_removed(pod, result),
-            Event::Created(id, result) => self.created(&id, result),
+            Event::Created(id, result, making) => self.created(&id, result, making),
             Event::Started(id, result) => self.started(&id, result),
             Event::Exited(id, exit) => self.exited(&id, exit),
             Event::Settled(id) => self.settled(&id),
@@ -192,9 +197,11 @@ impl Driver {
     }
 
     fn container(&mut self, id: &str) -> Result<&mut Container, Refused> {
-        self.containers
+        let found = self
+            .containers
             .get_mut(id)
-            .ok_or_else(|| Refused::Unknown(id.into()))
+            .filter(|container| container.failed.is_none());
+        found.ok_or_else(|| Refused::Unknown(id.into()))
     }
 
     /// Begins something whose end is an event.

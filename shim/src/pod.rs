@@ -369,7 +369,8 @@ mod tests {
 
     #[test]
     fn each_bad_field_is_named() {
-        let cases: [(fn(&mut StartPodRequest), &str); 7] = [
+        type Spoil = fn(&mut StartPodRequest);
+        let cases: [(Spoil, &str); 7] = [
             (|r| r.sandbox_id = "other".into(), "sandbox_id: "),
             (
                 |r| r.network = NamespaceMode::NAMESPACE_MODE_CONTAINER.into(),

@@ -1,10 +1,10 @@
 //! Calls about one container, and what happens to it by itself.
 
 use std::os::fd::AsFd;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use coracle_linux::pidfd;
-use coracle_linux::process::Exit;
+use coracle_linux::process::{self, Exit};
 use coracle_runtime::{CreateError, StartError};
 use coracle_shim_api::pod::{
     ContainerState, CreateContainerRequest, CreateContainerResponse, Empty, ExecOutput, ExecRequest,
@@ -18,9 +18,8 @@ use crate::container::request::{self, Ends};
 use crate::container::{Container, ContainerError, Live, Phase, collect, nanoseconds};
 use crate::exec;
 use crate::log::{Log, LogFile, Output};
-use crate::own_cgroup;
-use crate::pod::PidMode;
 use crate::ready;
+use crate::reaper::Making;
 use crate::server::Connection;
 
 impl Driver {
@@ -63,12 +62,11 @@ impl Driver {
         self.begin(async move {
             let _span = trace.span("CreateContainer.child", &name);
             let created = tokio::select! {
-                created = ready::finish(creating) => Some(created),
+                created = ready::finish(creating) => Some(created.map(Box::new)),
                 // The sender is dropped, never used.
                 _ = given_up => None,
             };
-            drop(making);
-            Event::Created(name.clone(), created)
+            Event::Created(name.clone(), created, making)
         });
         Ok((id, go_on, planned.ends))
     }
@@ -76,7 +74,8 @@ impl Driver {
     pub(super) fn created(
         &mut self,
         id: &str,
-        result: Option<Result<coracle_runtime::Container, CreateError>>,
+        result: Option<Result<Box<coracle_runtime::Container>, CreateError>>,
+        making: Making,
     ) {
         let Some(mut entry) = self.containers.remove(id) else {
             return;
@@ -106,47 +105,51 @@ impl Driver {
         entry.pid = container.pid.as_raw_nonzero().get().unsigned_abs();
         entry.created_at = Some(SystemTime::now());
         let claim = Some(self.reaper.claim(container.pid));
+        drop(making);
         let mut live = Box::new(Live {
-            container,
+            container: *container,
             claim,
             seccomp: ends.seccomp.take(),
         });
-        let watched = self
-            .watch_exit(id, &live)
-            .and_then(|()| open_log(&mut live, ends));
-        let answered = match watched {
+        self.watch_exit(id, &live);
+        match open_log(&mut live, ends) {
             Ok((log, stdin)) => {
                 entry.log = log;
                 entry.stdin = stdin;
-                Ok(CreateContainerResponse {
-                    pid: entry.pid,
-                    created_at: nanoseconds(entry.created_at),
-                    ..Default::default()
-                })
+                let (pid, created_at) = (entry.pid, nanoseconds(entry.created_at));
+                answer(
+                    reply,
+                    Ok(CreateContainerResponse {
+                        pid,
+                        created_at,
+                        ..Default::default()
+                    }),
+                );
             }
-            Err(error) => {
-                // Its end is seen to, and so is its removal: nobody knows it but us.
-                let _ = live.signal(libc::SIGKILL);
-                entry.deleting.push(oneshot::channel().0);
-                Err(error.into())
-            }
-        };
+            // Answered when it is gone again.
+            Err(error) => entry.failed = Some((reply, error.into())),
+        }
         entry.phase = Phase::Created(live);
-        if !entry.deleting.is_empty() {
+        if entry.failed.is_some() || !entry.deleting.is_empty() {
             let _ = entry.end();
         }
         self.containers.insert(id.into(), entry);
-        answer(reply, answered);
     }
 
-    fn watch_exit(&self, id: &str, live: &Live) -> Result<(), ContainerError> {
-        let pidfd = live.container.pidfd.try_clone().map_err(ContainerError::Watch)?;
+    fn watch_exit(&self, id: &str, live: &Live) {
         let id = id.to_owned();
-        self.begin(async move {
-            let exit = collect(pidfd).await;
-            Event::Exited(id, exit)
-        });
-        Ok(())
+        match live.container.pidfd.try_clone() {
+            Ok(pidfd) => self.begin(async move {
+                let exit = collect(pidfd).await;
+                Event::Exited(id, exit)
+            }),
+            // Out of descriptors. A container nobody watches would never end: it ends now, which takes no time.
+            Err(_) => {
+                let _ = live.signal(libc::SIGKILL);
+                let exit = process::wait(live.container.pidfd.as_fd()).unwrap_or(Exit::Signal(9));
+                let _ = self.events.send(Event::Exited(id, exit));
+            }
+        }
     }
 
     pub(super) fn start(&mut self, id: &str, reply: Reply<StartContainerResponse>) {
@@ -290,9 +293,8 @@ impl Driver {
         output: ServerStreamSender<ExecOutput>,
         reply: Reply<()>,
     ) {
-        let entry = match self.containers.get(&request.container_id) {
-            Some(entry) => entry,
-            None => return answer(reply, Err(Refused::Unknown(request.container_id))),
+        let Some(entry) = self.containers.get(&request.container_id) else {
+            return answer(reply, Err(Refused::Unknown(request.container_id)));
         };
         let Phase::Running(live) = &entry.phase else {
             let is = entry.status();
@@ -311,156 +313,6 @@ impl Driver {
             }
             Err(error) => answer(reply, Err(ContainerError::Exec(error).into())),
         }
-    }
-
-    pub(super) fn exited(&mut self, id: &str, exit: Exit) {
-        let own_pid_namespace = !self.pod_shares_pids();
-        let trace = self.trace.clone();
-        let Some(entry) = self.containers.get_mut(id) else {
-            return;
-        };
-        entry.finished_at = Some(SystemTime::now());
-        let mut live = match std::mem::replace(&mut entry.phase, Phase::Removing(exit)) {
-            Phase::Created(live) | Phase::Running(live) => live,
-            other => {
-                entry.phase = other;
-                return;
-            }
-        };
-        live.claim = None;
-        let cgroup = live.container.cgroup.clone();
-        let drained = entry.log.as_ref().map(|log| log.drained(DRAIN));
-        entry.phase = Phase::Ending(live, exit);
-        let name = id.to_owned();
-        self.begin(async move {
-            let _span = trace.span("Stop.settle", &name);
-            // With a PID namespace of its own the kernel has ended the rest before the first process was collected.
-            if !own_pid_namespace {
-                // What cannot be killed now shows when the cgroup is removed.
-                let _ = own_cgroup::sweep(&cgroup).await;
-            }
-            if let Some(drained) = drained {
-                drained.await;
-            }
-            Event::Settled(name.clone())
-        });
-    }
-
-    pub(super) fn settled(&mut self, id: &str) {
-        let Some(entry) = self.containers.get_mut(id) else {
-            return;
-        };
-        let (live, exit) = match std::mem::replace(&mut entry.phase, Phase::Removing(Exit::Code(0))) {
-            Phase::Ending(live, exit) => (live, exit),
-            other => {
-                entry.phase = other;
-                return;
-            }
-        };
-        // The counter goes away with the cgroup, which is ours to remove: so this is never too late.
-        entry.oom_killed = live
-            .container
-            .cgroup
-            .oom_kills()
-            .ok()
-            .flatten()
-            .is_some_and(|count| count > 0);
-        entry.stdin = None;
-        entry.phase = Phase::Stopped(live, exit);
-        if let Some(state) = entry.state() {
-            entry
-                .waiting
-                .drain(..)
-                .for_each(|reply| answer(reply, Ok(state.clone())));
-        }
-        self.remove_if_stopped(id);
-    }
-
-    /// Begins the removal that was asked for, once it can be done.
-    fn remove_if_stopped(&mut self, id: &str) {
-        let trace = self.trace.clone();
-        let Some(entry) = self.containers.get_mut(id) else {
-            return;
-        };
-        if entry.deleting.is_empty() || !matches!(entry.phase, Phase::Stopped(..)) {
-            return;
-        }
-        if let Phase::Stopped(live, exit) =
-            std::mem::replace(&mut entry.phase, Phase::Removing(Exit::Code(0)))
-        {
-            entry.phase = Phase::Removing(exit);
-            let (making, name) = (self.reaper.making(), id.to_owned());
-            self.begin(async move {
-                let _span = trace.span("DeleteContainer", &name);
-                let removed = live.remove().await;
-                drop(making);
-                Event::Removed(name.clone(), live, removed)
-            });
-        }
-    }
-
-    pub(super) fn removed(&mut self, id: &str, live: Box<Live>, result: Result<(), ContainerError>) {
-        let Some(mut entry) = self.containers.remove(id) else {
-            return;
-        };
-        // A poststop hook that failed is for the log only (runtime specification, "Lifecycle", 13).
-        let failed = match result {
-            Err(ContainerError::Poststop(error)) => {
-                eprintln!(
-                    "coracle-shim: container {id}: {}",
-                    crate::server::chain(&ContainerError::Poststop(error))
-                );
-                None
-            }
-            Err(error) => Some(crate::server::chain(&error)),
-            Ok(()) => None,
-        };
-        let Some(failed) = failed else {
-            entry
-                .deleting
-                .drain(..)
-                .for_each(|reply| answer(reply, Ok(Empty::new())));
-            return;
-        };
-        let refused = || Refused::NotRemoved {
-            id: id.into(),
-            why: failed.clone(),
-        };
-        entry
-            .deleting
-            .drain(..)
-            .for_each(|reply| answer(reply, Err(refused())));
-        if let Phase::Removing(exit) = entry.phase {
-            entry.phase = Phase::Stopped(live, exit);
-        }
-        self.containers.insert(id.into(), entry);
-        self.fail_shutdown(refused);
-    }
-
-    pub(super) fn end_all_containers(&mut self) {
-        for entry in self.containers.values_mut() {
-            // Its process is ours: nothing forbids to kill it.
-            let _ = entry.end();
-        }
-    }
-
-    pub(super) fn remove_all_containers(&mut self) {
-        let ids: Vec<String> = self.containers.keys().cloned().collect();
-        for id in ids {
-            if let Some(entry) = self
-                .containers
-                .get_mut(&id)
-                .filter(|entry| entry.deleting.is_empty())
-            {
-                // Nobody waits for this one alone.
-                entry.deleting.push(oneshot::channel().0);
-            }
-            self.remove_if_stopped(&id);
-        }
-    }
-
-    fn pod_shares_pids(&self) -> bool {
-        self.pod().is_none_or(|pod| pod.pid_mode() != PidMode::Container)
     }
 }
 
@@ -499,6 +351,3 @@ fn signal_all(live: &Live, signal: i32) -> Result<(), ContainerError> {
     }
     Ok(())
 }
-
-/// How long the end of a container waits for the rest of its output while some other process holds its pipes.
-const DRAIN: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@ use coracle_shim_api::pod::{Empty, StartPodRequest, StartPodResponse, StateRespo
 
 use super::{Driver, Event, PodPhase, Refused, Reply, answer};
 use crate::pod::{Pod, PodError, PodPlan};
+use crate::reaper::Making;
 
 impl PodPhase {
     fn name(&self) -> &'static str {
@@ -33,15 +34,20 @@ impl Driver {
         self.begin(async move {
             let _span = trace.span("StartPod", &id);
             let started = Pod::start(plan, &trace).await.map(Box::new);
-            drop(making);
-            Event::PodStarted(started, reply)
+            Event::PodStarted(started, reply, making)
         });
     }
 
-    pub(super) fn pod_started(&mut self, result: Result<Box<Pod>, PodError>, reply: Reply<StartPodResponse>) {
+    pub(super) fn pod_started(
+        &mut self,
+        result: Result<Box<Pod>, PodError>,
+        reply: Reply<StartPodResponse>,
+        making: Making,
+    ) {
         match result {
             Ok(mut pod) => {
                 pod.claim_init(&self.reaper);
+                drop(making);
                 let init_pid = pod.init_pid();
                 self.phase = PodPhase::Running(pod);
                 answer(

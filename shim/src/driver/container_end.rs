@@ -1,0 +1,171 @@
+//! How a container ends: its first process does, whoever wanted that; the rest follows by itself.
+
+use std::time::{Duration, SystemTime};
+
+use coracle_linux::process::Exit;
+use coracle_shim_api::pod::Empty;
+use tokio::sync::oneshot;
+
+use super::{Driver, Event, Refused, answer};
+use crate::container::{ContainerError, Live, Phase};
+use crate::own_cgroup;
+use crate::pod::PidMode;
+
+impl Driver {
+    pub(super) fn exited(&mut self, id: &str, exit: Exit) {
+        let own_pid_namespace = !self.pod_shares_pids();
+        let trace = self.trace.clone();
+        let Some(entry) = self.containers.get_mut(id) else {
+            return;
+        };
+        entry.finished_at = Some(SystemTime::now());
+        let mut live = match std::mem::replace(&mut entry.phase, Phase::Removing(exit)) {
+            Phase::Created(live) | Phase::Running(live) => live,
+            other => {
+                entry.phase = other;
+                return;
+            }
+        };
+        live.claim = None;
+        let cgroup = live.container.cgroup.clone();
+        let drained = entry.log.as_ref().map(|log| log.drained(DRAIN));
+        entry.phase = Phase::Ending(live, exit);
+        let name = id.to_owned();
+        self.begin(async move {
+            let _span = trace.span("Stop.settle", &name);
+            // With a PID namespace of its own the kernel has ended the rest before the first process was collected.
+            if !own_pid_namespace {
+                // What cannot be killed now shows when the cgroup is removed.
+                let _ = own_cgroup::sweep(&cgroup).await;
+            }
+            if let Some(drained) = drained {
+                drained.await;
+            }
+            Event::Settled(name.clone())
+        });
+    }
+
+    pub(super) fn settled(&mut self, id: &str) {
+        let Some(entry) = self.containers.get_mut(id) else {
+            return;
+        };
+        let (live, exit) = match std::mem::replace(&mut entry.phase, Phase::Removing(Exit::Code(0))) {
+            Phase::Ending(live, exit) => (live, exit),
+            other => {
+                entry.phase = other;
+                return;
+            }
+        };
+        // The counter goes away with the cgroup, which is ours to remove: so this is never too late.
+        entry.oom_killed = live
+            .container
+            .cgroup
+            .oom_kills()
+            .ok()
+            .flatten()
+            .is_some_and(|count| count > 0);
+        entry.stdin = None;
+        entry.phase = Phase::Stopped(live, exit);
+        if let Some(state) = entry.state() {
+            entry
+                .waiting
+                .drain(..)
+                .for_each(|reply| answer(reply, Ok(state.clone())));
+        }
+        self.remove_if_stopped(id);
+    }
+
+    /// Begins the removal that was asked for, once it can be done.
+    pub(super) fn remove_if_stopped(&mut self, id: &str) {
+        let trace = self.trace.clone();
+        let Some(entry) = self.containers.get_mut(id) else {
+            return;
+        };
+        let wanted = entry.failed.is_some() || !entry.deleting.is_empty();
+        if !wanted || !matches!(entry.phase, Phase::Stopped(..)) {
+            return;
+        }
+        if let Phase::Stopped(live, exit) =
+            std::mem::replace(&mut entry.phase, Phase::Removing(Exit::Code(0)))
+        {
+            entry.phase = Phase::Removing(exit);
+            let (making, name) = (self.reaper.making(), id.to_owned());
+            self.begin(async move {
+                let _span = trace.span("DeleteContainer", &name);
+                let removed = live.remove().await;
+                drop(making);
+                Event::Removed(name.clone(), live, removed)
+            });
+        }
+    }
+
+    pub(super) fn removed(&mut self, id: &str, live: Box<Live>, result: Result<(), ContainerError>) {
+        let Some(mut entry) = self.containers.remove(id) else {
+            return;
+        };
+        // A poststop hook that failed is for the log only (runtime specification, "Lifecycle", 13).
+        let failed = match result {
+            Err(ContainerError::Poststop(error)) => {
+                eprintln!(
+                    "coracle-shim: container {id}: {}",
+                    crate::server::chain(&ContainerError::Poststop(error))
+                );
+                None
+            }
+            Err(error) => Some(crate::server::chain(&error)),
+            Ok(()) => None,
+        };
+        if let Some((reply, refused)) = entry.failed.take() {
+            answer(reply, Err(refused));
+        }
+        let Some(failed) = failed else {
+            entry
+                .deleting
+                .drain(..)
+                .for_each(|reply| answer(reply, Ok(Empty::new())));
+            return;
+        };
+        let refused = || Refused::NotRemoved {
+            id: id.into(),
+            why: failed.clone(),
+        };
+        entry
+            .deleting
+            .drain(..)
+            .for_each(|reply| answer(reply, Err(refused())));
+        if let Phase::Removing(exit) = entry.phase {
+            entry.phase = Phase::Stopped(live, exit);
+        }
+        self.containers.insert(id.into(), entry);
+        self.fail_shutdown(refused);
+    }
+
+    pub(super) fn end_all_containers(&mut self) {
+        for entry in self.containers.values_mut() {
+            // Its process is ours: nothing forbids to kill it.
+            let _ = entry.end();
+        }
+    }
+
+    pub(super) fn remove_all_containers(&mut self) {
+        let ids: Vec<String> = self.containers.keys().cloned().collect();
+        for id in ids {
+            if let Some(entry) = self
+                .containers
+                .get_mut(&id)
+                .filter(|entry| entry.deleting.is_empty())
+            {
+                // Nobody waits for this one alone.
+                entry.deleting.push(oneshot::channel().0);
+            }
+            self.remove_if_stopped(&id);
+        }
+    }
+
+    fn pod_shares_pids(&self) -> bool {
+        self.pod().is_none_or(|pod| pod.pid_mode() != PidMode::Container)
+    }
+}
+
+/// How long the end of a container waits for the rest of its output while some other process holds its pipes.
+const DRAIN: Duration = Duration::from_secs(1);
