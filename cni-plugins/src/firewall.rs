@@ -13,8 +13,6 @@ use coracle_cni_protocol::{CniResult, Code, PluginError};
 use coracle_linux::netlink::nftables::{Data, Element};
 use coracle_linux::netlink::route::link::{self, Change, Link, Which};
 use coracle_linux::netlink::{Protocol, Socket};
-use serde::Deserialize;
-use serde_json::Value;
 
 /// The admin chain that upstream names when nothing else is said.
 const UPSTREAM_ADMIN_CHAIN: &str = "CNI-ADMIN";
@@ -45,14 +43,6 @@ impl FirewallError {
 
 /// The plugin.
 pub(crate) struct Firewall;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Config {
-    backend: Option<String>,
-    iptables_admin_chain_name: Option<String>,
-    ingress_policy: Option<String>,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Policy {
@@ -85,22 +75,20 @@ impl Plugin for Firewall {
 }
 
 fn plan(request: &Request) -> Outcome<Policy> {
-    let whole = Value::Object(request.config.map().clone());
-    let config: Config =
-        serde_json::from_value(whole).map_err(|error| invalid("firewall configuration", error))?;
-    match config.backend.as_deref() {
+    let text = |key: &str| request.config.get::<String>(key);
+    match text("backend")?.as_deref() {
         None | Some("" | "nftables" | "iptables") => {}
         Some("firewalld") => return Err(unsupported("backend", "firewalld is not supported")),
         Some(other) => return Err(invalid("backend", format_args!("{other:?} is unknown"))),
     }
-    let chain = config.iptables_admin_chain_name.unwrap_or_default();
+    let chain = text("iptablesAdminChainName")?.unwrap_or_default();
     if !chain.is_empty() && chain != UPSTREAM_ADMIN_CHAIN {
         return Err(unsupported(
             "iptablesAdminChainName",
             "there are no iptables chains: rules are nf_tables",
         ));
     }
-    match config.ingress_policy.as_deref() {
+    match text("ingressPolicy")?.as_deref() {
         None | Some("" | "open") => Ok(Policy::Open),
         Some("same-bridge") => Ok(Policy::SameBridge),
         Some("isolated") => Ok(Policy::Isolated),

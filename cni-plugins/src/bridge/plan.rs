@@ -4,33 +4,12 @@ use crate::failure::{Outcome, invalid, unsupported};
 use coracle_cni_protocol::identifier;
 use coracle_cni_protocol::plugin::Request;
 use coracle_linux::netlink::route::link::Mac;
-use serde::Deserialize;
 use serde_json::Value;
 
 const DEFAULT_BRIDGE: &str = "cni0";
 /// The smallest packet IPv4 hosts must take; the kernel's own lower bound for veth.
 const SMALLEST_MTU: u32 = 68;
 const LARGEST_MTU: u32 = 65535;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Config {
-    bridge: String,
-    is_gateway: bool,
-    is_default_gateway: bool,
-    force_address: bool,
-    ip_masq: bool,
-    ip_masq_backend: Option<String>,
-    mtu: u32,
-    hairpin_mode: bool,
-    promisc_mode: bool,
-    vlan: u32,
-    vlan_trunk: Vec<Value>,
-    macspoofchk: bool,
-    enabledad: bool,
-    disable_container_interface: bool,
-    port_isolation: bool,
-}
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -62,56 +41,64 @@ pub(super) struct Plan {
 impl Plan {
     /// Reads and checks the configuration.
     pub(super) fn of(request: &Request) -> Outcome<Self> {
-        let whole = serde_json::Value::Object(request.config.map().clone());
-        let config: Config =
-            serde_json::from_value(whole).map_err(|error| invalid("bridge configuration", error))?;
-        refuse_unsupported(&config)?;
-        let bridge = if config.bridge.is_empty() {
+        refuse_unsupported(request)?;
+        let flag = |key: &str| -> Outcome<bool> { Ok(request.config.get(key)?.unwrap_or_default()) };
+        let named: String = request.config.get("bridge")?.unwrap_or_default();
+        let bridge = if named.is_empty() {
             DEFAULT_BRIDGE.to_owned()
         } else {
-            config.bridge
+            named
         };
         identifier::check_interface(&bridge).map_err(|error| invalid("bridge", error))?;
-        if config.hairpin_mode && config.promisc_mode {
+        if flag("hairpinMode")? && flag("promiscMode")? {
             return Err(invalid("promiscMode", "cannot be set together with hairpinMode"));
         }
-        if config.mtu != 0 && !(SMALLEST_MTU..=LARGEST_MTU).contains(&config.mtu) {
+        let mtu: u32 = request.config.get("mtu")?.unwrap_or_default();
+        if mtu != 0 && !(SMALLEST_MTU..=LARGEST_MTU).contains(&mtu) {
             return Err(invalid(
                 "mtu",
-                format_args!("{} is not between {SMALLEST_MTU} and {LARGEST_MTU}", config.mtu),
+                format_args!("{mtu} is not between {SMALLEST_MTU} and {LARGEST_MTU}"),
             ));
         }
         Ok(Self {
             bridge,
-            gateway: config.is_gateway || config.is_default_gateway,
-            default_gateway: config.is_default_gateway,
-            force_address: config.force_address,
-            masquerade: config.ip_masq,
-            mtu: Some(config.mtu).filter(|mtu| *mtu != 0),
-            hairpin: config.hairpin_mode,
-            promiscuous: config.promisc_mode,
-            detect_duplicates: config.enabledad,
-            isolated: config.port_isolation,
+            gateway: flag("isGateway")? || flag("isDefaultGateway")?,
+            default_gateway: flag("isDefaultGateway")?,
+            force_address: flag("forceAddress")?,
+            masquerade: flag("ipMasq")?,
+            mtu: Some(mtu).filter(|mtu| *mtu != 0),
+            hairpin: flag("hairpinMode")?,
+            promiscuous: flag("promiscMode")?,
+            detect_duplicates: flag("enabledad")?,
+            isolated: flag("portIsolation")?,
             mac: wanted_mac(request)?,
         })
     }
 }
 
-fn refuse_unsupported(config: &Config) -> Outcome<()> {
+fn refuse_unsupported(request: &Request) -> Outcome<()> {
+    let config = &request.config;
+    let set = |key: &str| -> Outcome<bool> { Ok(config.get(key)?.unwrap_or_default()) };
     let refused = [
-        (config.vlan != 0, "vlan", "VLANs are not supported yet"),
         (
-            !config.vlan_trunk.is_empty(),
+            config.get("vlan")?.is_some_and(|id: u32| id != 0),
+            "vlan",
+            "VLANs are not supported yet",
+        ),
+        (
+            config
+                .get("vlanTrunk")?
+                .is_some_and(|list: Vec<Value>| !list.is_empty()),
             "vlanTrunk",
             "VLANs are not supported yet",
         ),
         (
-            config.macspoofchk,
+            set("macspoofchk")?,
             "macspoofchk",
             "the MAC spoofing check is not supported yet",
         ),
         (
-            config.disable_container_interface,
+            set("disableContainerInterface")?,
             "disableContainerInterface",
             "an interface that stays down is not supported yet",
         ),
@@ -119,7 +106,7 @@ fn refuse_unsupported(config: &Config) -> Outcome<()> {
     if let Some((_, key, why)) = refused.into_iter().find(|(set, _, _)| *set) {
         return Err(unsupported(key, why));
     }
-    match config.ip_masq_backend.as_deref() {
+    match config.get::<String>("ipMasqBackend")?.as_deref() {
         // Both names ask for masquerading; there is one way to do it here.
         None | Some("" | "nftables" | "iptables") => Ok(()),
         Some(other) => Err(invalid(

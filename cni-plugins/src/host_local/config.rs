@@ -5,27 +5,11 @@ use crate::failure::{Outcome, invalid};
 use coracle_cni_protocol::plugin::Request;
 use coracle_cni_protocol::{Code, Dns, PluginError, Route};
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 const DATA_DIR: &str = "/var/lib/cni/networks";
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Ipam {
-    #[serde(flatten)]
-    single: Option<RangeConfig>,
-    subnet: Option<serde_json::Value>,
-    #[serde(default)]
-    ranges: Vec<Vec<RangeConfig>>,
-    #[serde(default)]
-    routes: Vec<Route>,
-    #[serde(default)]
-    data_dir: String,
-    #[serde(default)]
-    resolv_conf: String,
-}
 
 /// A checked `ipam` configuration.
 #[derive(Debug, Clone)]
@@ -47,30 +31,32 @@ pub(crate) struct Plan {
 impl Plan {
     /// Reads and checks the configuration.
     pub(crate) fn of(request: &Request) -> Outcome<Self> {
-        let ipam: Ipam = request
+        if !request
             .config
-            .get("ipam")?
-            .ok_or_else(|| PluginError::new(Code::INVALID_CONFIG, "IPAM config missing 'ipam' key"))?;
-        if let (Some(_), None) = (&ipam.subnet, &ipam.single) {
-            // Read again by itself, for an error that says what is wrong with it.
-            request.config.get::<RangeConfig>("ipam")?;
+            .map()
+            .get("ipam")
+            .is_some_and(serde_json::Value::is_object)
+        {
+            let text = "ipam: IPAM config missing 'ipam' key, or not an object";
+            return Err(PluginError::new(Code::INVALID_CONFIG, text).into());
         }
-        let sets = sets(request, &ipam)?;
-        let data_dir = if ipam.data_dir.is_empty() {
+        let data_dir: String = of_ipam(request, "dataDir")?;
+        let data_dir = if data_dir.is_empty() {
             DATA_DIR
         } else {
-            ipam.data_dir.as_str()
+            data_dir.as_str()
         };
         if !data_dir.starts_with('/') {
             return Err(invalid("ipam.dataDir", "must be an absolute path"));
         }
+        let resolv_conf: String = of_ipam(request, "resolvConf")?;
         Ok(Self {
             requested: requested(request)?,
-            sets,
-            routes: ipam.routes,
+            sets: sets(request)?,
+            routes: of_ipam(request, "routes")?,
             dir: Path::new(data_dir).join(&request.network),
             data_dir: data_dir.into(),
-            resolv_conf: Some(ipam.resolv_conf)
+            resolv_conf: Some(resolv_conf)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
         })
@@ -91,13 +77,29 @@ impl Plan {
     }
 }
 
-fn sets(request: &Request, ipam: &Ipam) -> Outcome<Vec<RangeSet>> {
+fn of_ipam<T: DeserializeOwned + Default>(request: &Request, key: &str) -> Outcome<T> {
+    Ok(request.config.get_in("ipam", key)?.unwrap_or_default())
+}
+
+fn sets(request: &Request) -> Outcome<Vec<RangeSet>> {
     let mut configs: Vec<Vec<RangeConfig>> = request
         .config
         .get_in("runtimeConfig", "ipRanges")?
         .unwrap_or_default();
-    configs.extend(ipam.single.clone().map(|single| vec![single]));
-    configs.extend(ipam.ranges.clone());
+    // One range without a list around it is how it was written before there were lists.
+    if request
+        .config
+        .get_in::<serde_json::Value>("ipam", "subnet")?
+        .is_some()
+    {
+        configs.extend(
+            request
+                .config
+                .get("ipam")?
+                .map(|single: RangeConfig| vec![single]),
+        );
+    }
+    configs.extend(of_ipam::<Vec<Vec<RangeConfig>>>(request, "ranges")?);
     if configs.is_empty() {
         return Err(RangeError::None.into());
     }

@@ -9,19 +9,7 @@ use coracle_cni_protocol::plugin::Request;
 use coracle_linux::netlink::nftables::{Data, Element, Verdict};
 use ipnet::IpNet;
 use serde::Deserialize;
-use serde_json::Value;
 use std::net::IpAddr;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Config {
-    backend: Option<String>,
-    snat: Option<bool>,
-    masq_all: bool,
-    external_set_mark_chain: Option<String>,
-    conditions_v4: Option<Vec<String>>,
-    conditions_v6: Option<Vec<String>>,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -87,11 +75,10 @@ pub(super) struct Plan {
 impl Plan {
     /// Reads and checks the configuration.
     pub(super) fn of(request: &Request) -> Outcome<Self> {
-        let whole = Value::Object(request.config.map().clone());
-        let config: Config =
-            serde_json::from_value(whole).map_err(|error| invalid("portmap configuration", error))?;
-        refuse_unsupported(&config)?;
-        let source = match (config.snat.unwrap_or(true), config.masq_all) {
+        refuse_unsupported(request)?;
+        let snat = request.config.get("snat")?.unwrap_or(true);
+        let all = request.config.get("masqAll")?.unwrap_or_default();
+        let source = match (snat, all) {
             (true, true) => Source::All,
             (true, false) => Source::Local,
             (false, _) => Source::Keep,
@@ -220,25 +207,24 @@ pub(super) fn addresses(request: &Request, prev: &CniResult) -> Vec<IpNet> {
     first(false).into_iter().chain(first(true)).collect()
 }
 
-fn refuse_unsupported(config: &Config) -> Outcome<()> {
-    let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    if given(&config.conditions_v4) {
-        return Err(unsupported("conditionsV4", "conditions are not supported"));
+fn refuse_unsupported(request: &Request) -> Outcome<()> {
+    for key in ["conditionsV4", "conditionsV6"] {
+        if request
+            .config
+            .get(key)?
+            .is_some_and(|list: Vec<String>| !list.is_empty())
+        {
+            return Err(unsupported(key, "conditions are not supported"));
+        }
     }
-    if given(&config.conditions_v6) {
-        return Err(unsupported("conditionsV6", "conditions are not supported"));
-    }
-    if config
-        .external_set_mark_chain
-        .as_ref()
-        .is_some_and(|chain| !chain.is_empty())
-    {
+    let chain: String = request.config.get("externalSetMarkChain")?.unwrap_or_default();
+    if !chain.is_empty() {
         return Err(unsupported(
             "externalSetMarkChain",
             "there is no iptables chain to call: rules are nf_tables",
         ));
     }
-    match config.backend.as_deref() {
+    match request.config.get::<String>("backend")?.as_deref() {
         None | Some("" | "nftables" | "iptables") => Ok(()),
         Some(other) => Err(invalid(
             "backend",

@@ -2,28 +2,15 @@
 
 use crate::bridge::{parse_mac, wanted_mac};
 use crate::failure::{Outcome, PluginErrorFrom, invalid, unsupported};
+use coracle_cni_protocol::NetworkConfig;
 use coracle_cni_protocol::plugin::Request;
 use coracle_linux::netlink::route::link::Mac;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const DATA_DIR: &str = "/run/cni/tuning";
 const ALLOWLIST: &str = "/etc/cni/tuning/allowlist.conf";
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Settings {
-    sysctl: BTreeMap<String, String>,
-    mac: Option<String>,
-    promisc: Option<bool>,
-    mtu: Option<u32>,
-    allmulti: Option<bool>,
-    #[serde(rename = "txQLen")]
-    tx_q_len: Option<u32>,
-    data_dir: Option<String>,
-}
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -47,35 +34,36 @@ pub(super) struct Plan {
 impl Plan {
     /// Reads and checks the configuration; what `args.cni` says wins.
     pub(super) fn of(request: &Request) -> Outcome<Self> {
-        let whole = Value::Object(request.config.map().clone());
-        let mut settings: Settings =
-            serde_json::from_value(whole).map_err(|error| invalid("tuning configuration", error))?;
-        let args: Option<Value> = request.config.get_in("args", "cni")?;
-        let args: Settings =
-            serde_json::from_value(args.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
-                .map_err(|error| invalid("args.cni", error))?;
-        settings.sysctl.extend(args.sysctl);
-        let conf_mac = settings.mac.as_deref().filter(|text| !text.is_empty());
+        let conf = &request.config;
+        let args = NetworkConfig::from_map(conf.get_in("args", "cni")?.unwrap_or_default());
+        let mut wanted: BTreeMap<String, String> = conf.get("sysctl")?.unwrap_or_default();
+        wanted.extend(
+            args.get::<BTreeMap<String, String>>("sysctl")?
+                .unwrap_or_default(),
+        );
+        let conf_mac = conf.get::<String>("mac")?.filter(|text| !text.is_empty());
         let conf_mac = conf_mac
             .map(|text| {
-                parse_mac(text).ok_or_else(|| invalid("mac", format_args!("{text:?} is no MAC address")))
+                parse_mac(&text).ok_or_else(|| invalid("mac", format_args!("{text:?} is no MAC address")))
             })
             .transpose()?;
-        let data_dir = settings
-            .data_dir
-            .filter(|dir| !dir.is_empty())
-            .unwrap_or_else(|| DATA_DIR.to_owned());
+        let data_dir: String = conf.get("dataDir")?.unwrap_or_default();
+        let data_dir = if data_dir.is_empty() {
+            DATA_DIR
+        } else {
+            data_dir.as_str()
+        };
         if !data_dir.starts_with('/') {
             return Err(invalid("dataDir", "must be an absolute path"));
         }
         Ok(Self {
-            sysctls: sysctls(&settings.sysctl, &request.ifname)?,
+            sysctls: sysctls(&wanted, &request.ifname)?,
             mac: wanted_mac(request)?.or(conf_mac),
-            promiscuous: args.promisc.or(settings.promisc),
-            mtu: args.mtu.or(settings.mtu).filter(|mtu| *mtu != 0),
-            all_multicast: args.allmulti.or(settings.allmulti),
-            queue_length: args.tx_q_len.or(settings.tx_q_len),
-            backup: Path::new(&data_dir).join(format!("{}_{}.json", request.container_id, request.ifname)),
+            promiscuous: either(&args, conf, "promisc")?,
+            mtu: either(&args, conf, "mtu")?.filter(|mtu| *mtu != 0),
+            all_multicast: either(&args, conf, "allmulti")?,
+            queue_length: either(&args, conf, "txQLen")?,
+            backup: Path::new(data_dir).join(format!("{}_{}.json", request.container_id, request.ifname)),
         })
     }
 
@@ -86,6 +74,14 @@ impl Plan {
             || self.mtu.is_some()
             || self.all_multicast.is_some()
             || self.queue_length.is_some()
+    }
+}
+
+/// What the arguments say, else what the configuration says.
+fn either<T: DeserializeOwned>(args: &NetworkConfig, conf: &NetworkConfig, key: &str) -> Outcome<Option<T>> {
+    match args.get(key)? {
+        Some(value) => Ok(Some(value)),
+        None => Ok(conf.get(key)?),
     }
 }
 
@@ -109,6 +105,8 @@ fn sysctls(given: &BTreeMap<String, String>, ifname: &str) -> Outcome<BTreeMap<S
 /// `net.ipv4.conf.IFNAME.x` or `net/ipv4/conf/IFNAME/x`: the first separator decides, the other one is part of names.
 /// Only network settings belong to the namespace; everything else would change the host.
 fn sysctl_path(key: &str, ifname: &str) -> Result<String, PluginErrorFrom> {
+    // STATUS and GC are about no interface: the word stays.
+    let ifname = if ifname.is_empty() { "IFNAME" } else { ifname };
     let separator = if key.find('/').unwrap_or(key.len()) < key.find('.').unwrap_or(key.len()) {
         '/'
     } else {
