@@ -28,7 +28,10 @@ fn crictl_runs_a_pod_from_a_registry() {
 
         pulled_image_is_listed(&crictl, &reference);
         let before = Snapshot::take_with_files(node, &[daemon.state()]);
-        let pod = crictl.run(&["runp", &write(node, "pod.json", &pod())]);
+        let pod = crictl.run(&[
+            "runp",
+            &write(node, "pod.json", &pod(&node.folder("logs").display().to_string())),
+        ]);
         let server = container(node, &crictl, &pod, "server", &reference, &["serve", "8080"]);
         let fetch = ["fetch", "http://localhost:8080/", "--every", "0.1"];
         let sidecar = container(node, &crictl, &pod, "sidecar", &reference, &fetch);
@@ -196,11 +199,11 @@ fn statistics_are_there(crictl: &Crictl<'_>, server: &str, pod: &str) {
     );
 }
 
-fn pod() -> Value {
+fn pod(logs: &str) -> Value {
     json!({
         "metadata": { "name": "crictl-pod", "namespace": "default", "uid": "crictl-uid", "attempt": 1 },
         "hostname": "crictl-pod",
-        "log_directory": "/run/crictl-logs",
+        "log_directory": logs,
         "port_mappings": [{ "container_port": 8080, "host_port": 18080 }],
         "linux": {},
     })

@@ -125,6 +125,14 @@ fn host_namespaces_are_the_nodes() {
         let cri = daemon.cri();
         let mut config = pods::host_network_sandbox("host", &node.folder("logs"));
         set_namespaces(&mut config, all_of_the_node());
+        config
+            .linux
+            .as_mut()
+            .unwrap()
+            .security_context
+            .as_mut()
+            .unwrap()
+            .privileged = true;
         let pod = cri.run(&config);
         let mut container = pods::container("c", &["serve", "18081"]);
         let security = container
@@ -136,14 +144,6 @@ fn host_namespaces_are_the_nodes() {
             .unwrap();
         security.namespace_options = Some(all_of_the_node());
         security.privileged = true;
-        config
-            .linux
-            .as_mut()
-            .unwrap()
-            .security_context
-            .as_mut()
-            .unwrap()
-            .privileged = true;
         let container = cri.launch(&pod, &config, &container);
         assert!(
             node.output(&["curl", "-sS", "--max-time", "5", "http://127.0.0.1:18081/"])

@@ -62,6 +62,8 @@ pub(super) fn files(folders: &[PathBuf]) -> BTreeSet<String> {
     for folder in folders {
         collect(folder, &mut found);
     }
+    // ip-netns(8)'s folder, which all who name network namespaces share; what is in it counts.
+    found.remove("/run/netns");
     found
 }
 

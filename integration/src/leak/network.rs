@@ -42,6 +42,12 @@ pub(super) fn routes(node: &Node) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for family in ["-4", "-6"] {
         for route in json(node, &["ip", "-j", family, "route", "show", "table", "all"]) {
+            if ["fe80:", "ff00:"]
+                .iter()
+                .any(|own| text(&route["dst"]).starts_with(own))
+            {
+                continue;
+            }
             let field = |key: &str| {
                 route[key]
                     .as_str()
