@@ -173,24 +173,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs `test` with a daemon that has the payload image; afterwards nothing may be left.
-fn with_person(name: &str, test: impl FnOnce(&Person<'_>) + Send + 'static) {
-    node::run(name, |node| {
-        let daemon = Daemon::start(node);
-        daemon.import_payload();
-        let person = Person::new(node, &daemon);
-        let before = Snapshot::take_with_files(node, &[daemon.state(), &person.data]);
-        test(&person);
-        // The network stays as long as the daemon: a pod that comes and goes leaves its bridge.
-        before.assert_nothing_left(node);
-    });
-}
-
-/// A first pod brings the bridge, so that the tests' snapshots have it.
+/// A first pod brings what a network has as long as the daemon: the bridge, chains, sysctls, folders.
 fn warm_up(person: &Person<'_>) {
-    let play = person.play(
-        &person.manifest("  restartPolicy: Never\n  containers: [{name: c, image: IMAGE, args: ['true']}]\n"),
-    );
+    let play = person.play(&person.manifest(
+        "  restartPolicy: Never\n  containers: [{name: c, image: IMAGE, args: ['true'], ports: [{containerPort: 1, hostPort: \
+         18079}]}]\n",
+    ));
     assert_eq!(play.end(BOUND), Some(0), "{}", play.log());
 }
 
@@ -200,7 +188,7 @@ fn example(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// As [`with_person`], with the network there before.
+/// Runs `test` with a daemon that has the payload image; afterwards nothing may be left of its pods.
 fn played(name: &str, test: impl FnOnce(&Person<'_>) + Send + 'static) {
     node::run(name, |node| {
         let daemon = Daemon::start(node);
@@ -503,7 +491,7 @@ fn a_play_outlives_the_daemon() {
 /// What is refused before or while a pod is made leaves nothing, says so in one line, and has its own exit code.
 #[test]
 fn what_cannot_be_played_leaves_nothing() {
-    with_person("play-refused", |person| {
+    played("play-refused", |person| {
         let one = |rest: &str| format!("  containers: [{{name: c, image: IMAGE{rest}}}]\n");
         let cases = [
             (
@@ -544,8 +532,6 @@ fn what_cannot_be_played_leaves_nothing() {
             assert_eq!(person.ok(&["ps"]).lines().count(), 1, "{spec}");
             assert_eq!(fs::read_dir(&person.data).unwrap().count(), 0, "{spec}");
         }
-        // The last cases have had a sandbox, and so a network, which stays as long as the daemon.
-        person.daemon.uninstall_network();
     });
 }
 
@@ -569,7 +555,7 @@ fn a_sub_path_does_not_lead_out_of_its_volume() {
 
 #[test]
 fn errors_of_the_other_commands_are_one_line_and_an_exit_code() {
-    with_person("ctl-errors", |person| {
+    played("ctl-errors", |person| {
         let none = person.node.scratch().join("none");
         let empty = person.node.scratch().join("empty");
         fs::write(&empty, "").unwrap();
