@@ -2,6 +2,7 @@
 //! the check that nothing is left when the test is done.
 
 #![allow(dead_code, reason = "each test program uses another part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use coracle_cni_protocol::{Attachment, Caller, CniResult, ConfList};
 use coracle_linux::netlink::route::link::{self, Mac, Veth, Which};
@@ -124,7 +125,7 @@ impl Node {
         socket.request(&[link::new_veth(&veth)]).unwrap();
         configure(&mut socket, &name, n, 1);
         self.inside(&netns, || {
-            configure(&mut Socket::open(Protocol::Route).unwrap(), "e0", n, 9)
+            configure(&mut Socket::open(Protocol::Route).unwrap(), "e0", n, 9);
         });
         netns
     }

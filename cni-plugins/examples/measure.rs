@@ -1,0 +1,115 @@
+//! Measures ADD and DEL of a chain of plugins, one after the other, on a node of its own.
+//!
+//! `measure BIN_DIR COUNT LIVE VERSION MASQUERADE PORTS [firewall tuning]`: COUNT pods are attached and detached while
+//! LIVE others stay; prints minimum, median and 95th percentile in milliseconds. Needs root. Plugins are found in BIN_DIR
+//! (for upstream's: `/usr/lib/cni`).
+
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
+#![allow(clippy::indexing_slicing, reason = "arguments are counted first")]
+
+use coracle_cni_protocol::{Attachment, Caller, ConfList};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if args.len() < 7 {
+        eprintln!("usage: measure BIN_DIR COUNT LIVE VERSION MASQUERADE PORTS [PLUGIN ...]");
+        return;
+    }
+    let (count, live): (usize, usize) = (args[2].parse().unwrap(), args[3].parse().unwrap());
+    let ports: u16 = args[6].parse().unwrap();
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    coracle_linux::link::lo_up().unwrap();
+    let mut plugins = vec![json!({
+        "type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": args[5] == "true",
+        "ipam": {"type": "host-local", "dataDir": "/run/ipam",
+                 "ranges": [[{"subnet": "10.7.0.0/16"}], [{"subnet": "fd07::/64"}]]},
+    })];
+    if ports > 0 {
+        plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+    }
+    plugins.extend(args[7..].iter().map(|kind| json!({"type": kind})));
+    let list = json!({"cniVersion": args[4], "name": "net", "plugins": plugins});
+    let list = ConfList::parse(list.to_string().as_bytes()).unwrap();
+    let caller = Caller::new(vec![PathBuf::from(&args[1])]);
+    let attachment = |n: usize| {
+        let base = 10_000 + u16::try_from(n % 20_000).unwrap() * ports;
+        let mappings: Vec<Value> = (0..ports)
+            .map(|p| json!({"hostPort": base + p, "containerPort": 80, "protocol": "tcp"}))
+            .collect();
+        let capabilities = json!({"portMappings": mappings}).as_object().unwrap().clone();
+        Attachment {
+            container_id: format!("c{n}"),
+            netns: Some(netns(n)),
+            ifname: "eth0".into(),
+            capabilities,
+            ..Attachment::default()
+        }
+    };
+    for n in 0..live {
+        caller.add(&list, &attachment(n)).unwrap();
+    }
+    for goes_away in [false, true] {
+        let (mut adds, mut dels) = (Vec::new(), Vec::new());
+        for n in live..live + count {
+            let attachment = attachment(n + count * usize::from(goes_away));
+            std::thread::sleep(Duration::from_millis(40));
+            let start = Instant::now();
+            let result = caller.add(&list, &attachment).unwrap();
+            adds.push(start.elapsed());
+            std::thread::sleep(Duration::from_millis(40));
+            let start = Instant::now();
+            caller.del(&list, &attachment, Some(&result), goes_away).unwrap();
+            dels.push(start.elapsed());
+            nix::mount::umount(attachment.netns.as_ref().unwrap()).unwrap();
+        }
+        print("ADD", adds);
+        print(
+            if goes_away {
+                "DEL (namespace goes away)"
+            } else {
+                "DEL"
+            },
+            dels,
+        );
+    }
+}
+
+fn netns(n: usize) -> PathBuf {
+    let path = PathBuf::from(format!("/run/netns-{n}"));
+    std::fs::write(&path, "").unwrap();
+    let target = path.clone();
+    std::thread::spawn(move || {
+        let none: Option<&str> = None;
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        mount(
+            Some("/proc/thread-self/ns/net"),
+            &target,
+            none,
+            MsFlags::MS_BIND,
+            none,
+        )
+        .unwrap();
+    })
+    .join()
+    .unwrap();
+    path
+}
+
+fn print(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let ms = |at: usize| times[at.min(times.len() - 1)].as_secs_f64() * 1000.0;
+    println!(
+        "{what:<28} min {:6.2}  median {:6.2}  p95 {:6.2}",
+        ms(0),
+        ms(times.len() / 2),
+        ms(times.len() * 95 / 100)
+    );
+}
