@@ -273,8 +273,17 @@ impl<'node> Daemon<'node> {
         let name = self.settings.network["name"]
             .as_str()
             .expect("the network's name");
-        let mut command = self.node.command(programs::ours("coracle-cni"));
-        let _ = programs::stdout_of(command.args(["uninstall-network", name]));
+        // A pod's detachment may end in the background, when the kernel has let go of its rules.
+        let removed = wait::until(wait::SOON, || {
+            let mut command = self.node.command(programs::ours("coracle-cni"));
+            let output = programs::output_of(command.args(["uninstall-network", name]));
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(programs::said(&command, &output))
+            }
+        });
+        removed.unwrap_or_else(|refusal| panic!("{refusal}"));
     }
 
     fn folders(&self) -> [(&'static str, PathBuf); 5] {

@@ -167,7 +167,7 @@ fn a_container_that_cannot_run_says_why_and_is_not_left() {
         let request = CreateContainerRequest {
             pod_sandbox_id: pod.clone(),
             config: Some(container),
-            sandbox_config: Some(config.clone()),
+            sandbox_config: Some(config),
         };
         // The program is looked up when the container is made: no container is left that can never start.
         let refusal = cri.create_container(request).unwrap_err();
