@@ -30,6 +30,8 @@ use crate::pods::{Sandbox, Shim};
 const PROGRAM: &str = "coracle-shim";
 const SOCKET: &str = "shim.sock";
 const LOG: &str = "shim.log";
+/// Hooks run within a call: their own limits are in seconds.
+const LONGEST_CALL: Duration = Duration::from_secs(150);
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Bytes.
 const LOG_TAIL: usize = 4096;
@@ -169,6 +171,17 @@ pub(crate) async fn find_again(id: &str, directory: &Path) -> Result<Option<Foun
 pub(crate) struct Found {
     pub(crate) started: Started,
     pub(crate) state: coracle_shim_api::pod::StateResponse,
+}
+
+/// Waits for the answer to a call that makes or starts something; a shim that hangs must not hold a name for ever.
+pub(crate) async fn answer<T>(
+    id: &str,
+    call: impl Future<Output = Result<T, RpcError>>,
+) -> Result<T, ShimError> {
+    match tokio::time::timeout(LONGEST_CALL, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(ShimError::Silent(id.to_owned())),
+    }
 }
 
 /// Takes the shim into the sandbox and watches over it: when it ends while the sandbox still counts on it, its

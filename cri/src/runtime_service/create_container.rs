@@ -21,7 +21,7 @@ use crate::pods::{Container, Progress, Sandbox};
 use crate::spec::{self, ImageDefaults, Plan};
 use crate::steps::{Operation, Step};
 use crate::store::{ContainerPhase, ContainerRecord, StoreError};
-use crate::{dead_shim, watch};
+use crate::{dead_shim, shim, watch};
 
 pub(super) const OPERATION: Operation<Work, Failure> = Operation {
     name: "create_container",
@@ -303,7 +303,7 @@ impl Work {
             });
         };
         let request = self.request()?;
-        let created = shim.client.create_container(&request).await?;
+        let created = shim::answer(&self.sandbox.id, shim.client.create_container(&request)).await?;
         self.record.created_at = created.created_at;
         Ok(())
     }

@@ -344,7 +344,7 @@ impl Work {
             return Err(Failure::Join);
         };
         let request = start_request(&self.record);
-        let result = started.shim.client.start_pod(&request).await;
+        let result = shim::answer(&self.record.id, started.shim.client.start_pod(&request)).await;
         if result.is_err() {
             // The log goes with the pod's directory: what the shim had to say is kept here.
             shim::report_log(started, &self.record.id, &self.directory).await;

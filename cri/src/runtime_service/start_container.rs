@@ -81,7 +81,8 @@ impl Work {
                 id: sandbox.id.clone(),
             });
         };
-        self.started_at = shim.client.start_container(&self.container.id).await?.started_at;
+        let call = shim.client.start_container(&self.container.id);
+        self.started_at = crate::shim::answer(&sandbox.id, call).await?.started_at;
         Ok(())
     }
 

@@ -7,6 +7,9 @@
 //!
 //! What write(2) has taken survives the death of the daemon; what fdatasync(2) has confirmed survives the machine's.
 //! A torn last frame (power cut in the middle of a write) ends the file: it is cut off at the next start.
+//!
+//! The file is kept longer than its frames, by zeros that are really written: a frame then changes no metadata, and its
+//! sync does not have to commit the file system's journal as well.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -16,6 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const MAGIC: &[u8] = b"coracle-records 1\n";
 const FRAME_HEADER: usize = 8;
+/// How far the zeros reach beyond what is needed.
+const AHEAD: usize = 128 << 10;
 /// Far above any record: a length beyond it is damage, not data.
 const MAX_PAYLOAD: usize = 64 << 20;
 
@@ -47,6 +52,8 @@ pub(crate) struct Log {
 struct Tail {
     file: Arc<File>,
     position: Position,
+    /// End of the zeros.
+    allocated: u64,
 }
 
 /// A place in the history of the log: a generation of the file and an offset.
@@ -86,7 +93,7 @@ impl Log {
             .strip_prefix(MAGIC)
             .ok_or_else(|| LogError::Magic(path.to_owned()))?;
         let (payloads, used) = parse(frames);
-        if used < frames.len() {
+        if frames[used..].iter().any(|byte| *byte != 0) {
             tracing::warn!(path = %path.display(), bytes = frames.len() - used, "cut off a torn end");
         }
         let offset = (MAGIC.len() + used) as u64;
@@ -98,6 +105,7 @@ impl Log {
         let tail = Mutex::new(Tail {
             file: Arc::new(file),
             position,
+            allocated: offset,
         });
         Ok((
             Log {
@@ -113,9 +121,11 @@ impl Log {
     pub(crate) fn append(&self, payload: &[u8]) -> Result<Position, LogError> {
         let frame = frame(payload)?;
         let mut tail = lock(&self.tail);
+        tail.reserve(frame.len());
         if let Err(source) = tail.file.write_all_at(&frame, tail.position.offset) {
             // A full disk may have taken half of it: the next frame is written over that half anyway.
             let _ = tail.file.set_len(tail.position.offset);
+            tail.allocated = tail.position.offset;
             return Err(LogError::Io {
                 action: "write",
                 path: self.path.clone(),
@@ -180,8 +190,24 @@ impl Log {
             generation: tail.position.generation + 1,
             offset: content.len() as u64,
         };
+        tail.allocated = tail.position.offset;
         *synced = tail.position;
         Ok(())
+    }
+}
+
+impl Tail {
+    /// Writes zeros where the next frames will be. On a full disk there are none: the frame itself may still fit.
+    fn reserve(&mut self, length: usize) {
+        let end = self.position.offset + length as u64;
+        if end > self.allocated {
+            let zeros = vec![0; length + AHEAD];
+            if self.file.write_all_at(&zeros, self.position.offset).is_ok() {
+                self.allocated = self.position.offset + zeros.len() as u64;
+            } else {
+                let _ = self.file.set_len(self.position.offset);
+            }
+        }
     }
 }
 
@@ -270,6 +296,13 @@ mod tests {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 
+    /// The file without the zeros ahead.
+    fn frames_of(path: &Path, log: Log) -> Vec<u8> {
+        let mut content = std::fs::read(path).unwrap();
+        content.truncate(usize::try_from(log.size()).unwrap());
+        content
+    }
+
     #[test]
     fn what_was_appended_is_read_again_and_a_torn_end_is_cut() {
         let directory = tempfile::tempdir().unwrap();
@@ -279,8 +312,7 @@ mod tests {
         log.append(b"one").unwrap();
         let position = log.append(b"two").unwrap();
         log.sync(position).unwrap();
-        drop(log);
-        let whole = std::fs::read(&path).unwrap();
+        let whole = frames_of(&path, log);
         let torn_ends: [&[u8]; 5] = [
             b"",
             b"\x03\0",
@@ -305,8 +337,7 @@ mod tests {
             .iter()
             .map(|p| log.append(p).unwrap().offset)
             .collect();
-        drop(log);
-        let whole = std::fs::read(&path).unwrap();
+        let whole = frames_of(&path, log);
         for cut in 0..=whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let (_, found) = Log::open(&path).unwrap();
@@ -316,6 +347,70 @@ mod tests {
                 "cut at {cut}"
             );
         }
+    }
+
+    #[test]
+    fn a_damaged_byte_never_becomes_a_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records");
+        let (log, _) = Log::open(&path).unwrap();
+        let written = [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()];
+        for payload in &written {
+            log.append(payload).unwrap();
+        }
+        let whole = frames_of(&path, log);
+        for index in MAGIC.len()..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[index] ^= 0x10;
+            std::fs::write(&path, &damaged).unwrap();
+            let (_, found) = Log::open(&path).unwrap();
+            assert!(
+                found.len() < written.len() && written.starts_with(&found),
+                "byte {index}"
+            );
+        }
+    }
+
+    /// On a tmpfs of 16 pages in a mount namespace of the test's thread.
+    #[test]
+    fn a_full_disk_loses_no_record_and_later_ones_fit_again() {
+        let test = || {
+            use coracle_linux::namespace::{Namespaces, unshare};
+            use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+            if let Err(error) = unshare(Namespaces::MNT) {
+                eprintln!("skipped: no mount namespace: {error}");
+                return;
+            }
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            mount(
+                "tmpfs",
+                directory.path(),
+                "tmpfs",
+                MountFlags::empty(),
+                Some(c"size=64k"),
+            )
+            .unwrap();
+            let (filler, path) = (directory.path().join("filler"), directory.path().join("records"));
+            std::fs::write(&filler, vec![0; 16 << 10]).unwrap();
+            let (log, _) = Log::open(&path).unwrap();
+            let payload = vec![7; 5000];
+            let mut written = 0;
+            while log.append(&payload).is_ok() {
+                written += 1;
+            }
+            assert!((1..16).contains(&written));
+            assert!(log.append(&payload).is_err());
+            std::fs::remove_file(&filler).unwrap();
+            log.append(b"after").unwrap();
+            drop(log);
+            let (_, found) = Log::open(&path).unwrap();
+            assert_eq!(found.len(), written + 1);
+            assert!(found[..written].iter().all(|found| *found == payload) && found[written] == b"after");
+            rustix::mount::unmount(directory.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        };
+        std::thread::spawn(test).join().unwrap();
     }
 
     #[test]

@@ -399,3 +399,38 @@ fn other_kinds_and_versions_are_refused() {
         assert!(error.starts_with(wanted), "{text}: {error}");
     }
 }
+
+/// Bytes changed, removed, doubled and moved: always an answer, never a panic.
+#[test]
+fn damaged_manifests_are_answered() {
+    let sample = "# c\napiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {a: &x 'b'}}\nspec:\n  volumes:\n  - name: v\n    \
+                  emptyDir: {sizeLimit: 1.5Gi}\n  containers:\n  - name: c\n    image: \"i:1\"\n    command: [a, *x]\n    args:\n    - \
+                  |\n      text\n      more\n    - >-\n      folded\n    env: [{name: A, value: '$(B)'}]\n    resources: {limits: {cpu: \
+                  1e3}}\n...\n---\n? a\n: !!str b\n";
+    let mut random = 1_u64;
+    let mut next = |below: usize| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(random >> 33).unwrap() % below
+    };
+    for _ in 0..1_000_000 {
+        let mut bytes = sample.as_bytes().to_vec();
+        for _ in 0..=next(4) {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = next(bytes.len());
+            match next(4) {
+                0 => bytes[at] = b"\0\t\r\n -:[]{}#&*!|>'\"%@`,?~\xc3"[next(26)],
+                1 => drop(bytes.drain(at..(at + 1 + next(12)).min(bytes.len()))),
+                2 => {
+                    let part = bytes[at..(at + 1 + next(30)).min(bytes.len())].to_vec();
+                    bytes.splice(at / 2..at / 2, part);
+                }
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        let _ = parse(&String::from_utf8_lossy(&bytes));
+    }
+}
