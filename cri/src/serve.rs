@@ -84,5 +84,7 @@ pub(crate) async fn serve(daemon: &Arc<Daemon>, listener: UnixListener) -> Resul
         _ = terminate.recv() => tracing::info!("SIGTERM: leaving, pods run on"),
         _ = interrupt.recv() => tracing::info!("SIGINT: leaving, pods run on"),
     }
+    // Clients get "no such file" instead of "connection refused"; a next daemon would have replaced it.
+    let _ = std::fs::remove_file(daemon.config.socket());
     Ok(())
 }

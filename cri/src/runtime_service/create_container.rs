@@ -156,6 +156,11 @@ impl Work {
     /// Checks everything and touches nothing.
     fn plan(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, config: ContainerConfig) -> Result<Work, Failure> {
         let asked = config.image.clone().unwrap_or_default().image;
+        if asked.is_empty() {
+            return Err(Failure::Missing {
+                field: "config.image",
+            });
+        }
         let image = daemon.images.get(&asked).ok_or(Failure::NoImage(asked))?;
         let security = config
             .linux

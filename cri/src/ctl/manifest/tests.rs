@@ -414,7 +414,7 @@ fn damaged_manifests_are_answered() {
             .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(random >> 33).unwrap() % below
     };
-    for _ in 0..1_000_000 {
+    for _ in 0..20_000 {
         let mut bytes = sample.as_bytes().to_vec();
         for _ in 0..=next(4) {
             if bytes.is_empty() {

@@ -48,6 +48,8 @@ pub(crate) struct PodDirectory {
 impl PodDirectory {
     /// Makes the directory with its parts and takes its lock. Nobody but root looks inside.
     pub(crate) fn create(place: &Place) -> Result<PodDirectory, DirectoryError> {
+        // A directory whose lock is not taken yet must not be taken for one that was left behind.
+        let _guard = place.directory.parent().map(guard).transpose()?;
         for path in [
             &place.directory,
             &place.volumes(),
@@ -107,6 +109,20 @@ impl PodDirectory {
             source,
         })
     }
+}
+
+/// Keeps others from making or sweeping pod directories below `data`, which is made, as long as it lives.
+pub(crate) fn guard(data: &Path) -> Result<File, DirectoryError> {
+    let make = || {
+        DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+        let directory = File::open(data)?;
+        rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
+        Ok(directory)
+    };
+    make().map_err(|source| DirectoryError::Lock {
+        path: data.to_owned(),
+        source,
+    })
 }
 
 /// The process that plays the pod of this directory.

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use coracle_cri::runtime_v1::ContainerState;
+use coracle_cri::runtime_v1::{ContainerState, PodSandboxState};
 
 use super::super::daemon::{Daemon, DaemonError};
 use super::super::plan::{ContainerPlan, Facts, PodPlan, log_path};
@@ -101,6 +101,11 @@ impl<'a> Driver<'a> {
             }
             let slots: Vec<Slot> = self.members.iter().map(|member| member.slot.clone()).collect();
             match next(&slots, Instant::now()) {
+                Next::Start(index) if !self.can_start(index).await? => {
+                    self.voice
+                        .say("its sandbox has ended: no container can be started again");
+                    return Ok(End::Failed);
+                }
                 Next::Start(index) => self.start(index).await?,
                 Next::Finished(end) => return Ok(end),
                 Next::Wait => tokio::time::sleep(INTERVAL).await,
@@ -251,6 +256,24 @@ impl<'a> Driver<'a> {
         };
         self.voice
             .say(&format!("container {}: {}{then}", member.plan.name, ended.text));
+    }
+
+    /// Whether the sandbox is still there for a restart. (The first start says by itself why it fails.)
+    async fn can_start(&self, index: usize) -> Result<bool, DaemonError> {
+        if self
+            .members
+            .get(index)
+            .is_none_or(|member| member.slot.starts == 0)
+        {
+            return Ok(true);
+        }
+        match self.daemon.sandbox_status(&self.sandbox).await {
+            Ok(status) => Ok(status.is_some_and(|status| status.state() == PodSandboxState::SandboxReady)),
+            Err(error) if error.is_not_found() => Ok(false),
+            // The daemon is away for a while: starting will say so.
+            Err(error) if error.is_unreachable() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates and starts the next attempt. What fails the first time would fail for ever; later it is tried again.

@@ -55,6 +55,25 @@ pub(crate) async fn remove_sandbox(daemon: &Daemon, sandbox: &str) -> Result<(),
     }
 }
 
+/// Removes the sandbox of the pod `uid`, if there is one: for when the answer to RunPodSandbox never came.
+pub(crate) async fn remove_sandbox_of(daemon: &Daemon, uid: &str) -> Result<(), DaemonError> {
+    let deadline = Instant::now() + PATIENCE;
+    let sandboxes = loop {
+        match daemon.list_sandboxes().await {
+            Err(error) if error.is_unreachable() && Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await
+            }
+            other => break other?,
+        }
+    };
+    for sandbox in sandboxes {
+        if sandbox.metadata.is_some_and(|metadata| metadata.uid == uid) {
+            remove_sandbox(daemon, &sandbox.id).await?;
+        }
+    }
+    Ok(())
+}
+
 /// How long a daemon that is away is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);

@@ -16,7 +16,8 @@ pub(crate) mod voice;
 mod volumes;
 
 use std::collections::HashSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -39,7 +40,7 @@ use volumes::VolumeError;
 /// the manifest, the daemon or this machine made it impossible. A second Ctrl-C does not wait for the grace period.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The manifest: one or more documents of apiVersion v1, kind Pod.
+    /// The manifest: one or more documents of apiVersion v1, kind Pod; `-` is standard input.
     file: PathBuf,
     /// Prints the containers' logs.
     #[arg(short, long)]
@@ -117,6 +118,7 @@ pub(crate) async fn sweep(daemon: &Daemon, data: &Path) -> Result<(), PlayError>
         .into_iter()
         .filter_map(|sandbox| sandbox.metadata.map(|metadata| metadata.uid))
         .collect();
+    let _guard = directory::guard(data)?;
     for path in directory::list(data)? {
         let uid = path
             .file_name()
@@ -138,16 +140,7 @@ const MAX_MANIFEST: u64 = 3 << 20;
 const POD_FAILED: u8 = 3;
 
 fn read_plans(data: &Path, file: &Path) -> Result<Vec<PodPlan>, PlayError> {
-    let read = |source| PlayError::Read {
-        path: file.to_owned(),
-        source,
-    };
-    if std::fs::metadata(file).map_err(read)?.len() > MAX_MANIFEST {
-        return Err(PlayError::TooLarge {
-            path: file.to_owned(),
-        });
-    }
-    let text = std::fs::read_to_string(file).map_err(read)?;
+    let text = read_manifest(file)?;
     let pods = manifest::parse(&text).map_err(|source| PlayError::Manifest {
         path: file.to_owned(),
         source,
@@ -162,6 +155,29 @@ fn read_plans(data: &Path, file: &Path) -> Result<Vec<PodPlan>, PlayError> {
         ))
     };
     pods.iter().map(plan).collect()
+}
+
+/// `-` is standard input.
+fn read_manifest(file: &Path) -> Result<String, PlayError> {
+    let read = |source| PlayError::Read {
+        path: file.to_owned(),
+        source,
+    };
+    let mut text = String::new();
+    let from: Box<dyn Read> = if file.as_os_str() == "-" {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(file).map_err(read)?)
+    };
+    from.take(MAX_MANIFEST + 1)
+        .read_to_string(&mut text)
+        .map_err(read)?;
+    if text.len() as u64 > MAX_MANIFEST {
+        return Err(PlayError::TooLarge {
+            path: file.to_owned(),
+        });
+    }
+    Ok(text)
 }
 
 async fn refuse_existing(daemon: &Daemon, plans: &[PodPlan]) -> Result<(), PlayError> {

@@ -45,15 +45,7 @@ pub(super) async fn play(
         Ok(()) => play_sandbox(daemon, plan, here, follow, stop, voice).await,
         Err(error) => Err(error.into()),
     };
-    // The first error is the one that matters; the second is said.
-    match (result, directory.remove()) {
-        (Err(first), Err(second)) => {
-            voice.say(&second.to_string());
-            Err(first)
-        }
-        (Ok(_), Err(error)) => Err(error.into()),
-        (result, Ok(())) => result,
-    }
+    first_error(result, directory.remove(), voice)
 }
 
 async fn play_sandbox(
@@ -64,7 +56,13 @@ async fn play_sandbox(
     stop: &mut Stop,
     voice: &Voice,
 ) -> Result<Outcome, PlayError> {
-    let sandbox = daemon.run_sandbox(&plan.name, plan.sandbox.clone()).await?;
+    let sandbox = match daemon.run_sandbox(&plan.name, plan.sandbox.clone()).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            let removed = end::remove_sandbox_of(daemon, &plan.place.uid).await;
+            return first_error(Err(error.into()), removed, voice);
+        }
+    };
     let mut driver = Driver::new(daemon, plan, voice, sandbox.clone(), images, follow);
     let result = tokio::select! {
         end = driver.run() => end.map(|end| if end == End::Succeeded { Outcome::Succeeded } else { Outcome::Failed }),
@@ -81,7 +79,16 @@ async fn play_sandbox(
     end::stop_containers(daemon, running, plan.grace, stop, voice).await;
     driver.finish_logs().await;
     let removed = end::remove_sandbox(daemon, &sandbox).await;
-    match (result, removed) {
+    first_error(result, removed, voice)
+}
+
+/// The first error is the one that matters; the second, of cleaning up after it, is said.
+fn first_error<E: std::fmt::Display + Into<PlayError>>(
+    result: Result<Outcome, PlayError>,
+    cleaned: Result<(), E>,
+    voice: &Voice,
+) -> Result<Outcome, PlayError> {
+    match (result, cleaned) {
         (Err(first), Err(second)) => {
             voice.say(&second.to_string());
             Err(first)
