@@ -19,8 +19,8 @@ use crate::registry::{Auth, RegistryError, Repository};
 use crate::store::{Claim, Draft, Group, Inner, Layer, Store, StoreError, start_unpacking};
 
 const INDEX_DEPTH_MAX: usize = 3;
-/// Chunks (of some 16 KiB) between a download and its unpacker.
-const QUEUE: usize = 64;
+/// Chunks between a download and its unpacker; hyper makes them up to some 400 KiB large on a fast connection.
+const QUEUE: usize = 8;
 
 /// Why an image cannot be pulled.
 #[derive(Debug, thiserror::Error)]

@@ -223,6 +223,45 @@ async fn an_image_that_had_not_reached_the_disk_is_dropped_on_the_next_boot() {
 }
 
 #[tokio::test]
+async fn what_is_not_a_store_is_not_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join("images.redb"),
+        b"not a database".repeat(1000),
+    )
+    .unwrap();
+    let error = Store::open(directory.path(), Options::default(), &[])
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("images.redb"), "{error}");
+    std::fs::write(directory.path().join("file"), b"").unwrap();
+    let error = Store::open(&directory.path().join("file"), Options::default(), &[])
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("/file"), "{error}");
+}
+
+#[tokio::test]
+async fn the_configurations_of_old_builders_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    let process = json!({
+        "Hostname": "x", "Domainname": "", "User": "", "AttachStdin": false, "ExposedPorts": null, "Tty": false,
+        "Env": null, "Cmd": null, "Image": "", "Volumes": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null,
+        "Labels": null, "Healthcheck": {"Test": ["CMD", "x"], "Interval": 1}, "Shell": ["/bin/sh"], "ArgsEscaped": true,
+    });
+    let built = image(&[(layers()[0].clone(), Compression::Gzip)], process);
+    let read = import(&store, &built.archive(None), Some("old")).await;
+    assert!(read.env().is_empty() && read.cmd().is_empty() && read.volumes().is_empty());
+    let process = json!({"ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "Volumes": {"/a": {}}, "Labels": {}});
+    let built = image(&[(layers()[0].clone(), Compression::Gzip)], process);
+    assert_eq!(
+        import(&store, &built.archive(None), Some("new")).await.volumes(),
+        ["/a"]
+    );
+}
+
+#[tokio::test]
 async fn bad_archives_are_refused_by_name_and_leave_nothing() {
     let (built, tars) = built();
     let without = |digest: &str| {

@@ -91,7 +91,12 @@ async fn files_keep_all_their_attributes() {
             format!("long/{}/{}", "x".repeat(200), "y".repeat(200)).as_bytes(),
         )])
         .file("short", b"long");
+    let layer = layer.raw("blank", EntryType::Regular, b"", |h| {
+        let old = h.as_old_mut();
+        (old.uid, old.gid, old.mode) = ([0; 8], [b' '; 8], [0; 8]);
+    });
     let root = &fixture.directories(vec![layer]).await[0];
+    assert_eq!(std::fs::metadata(root.join("blank")).unwrap().mode() & 0o7777, 0);
 
     let dir = std::fs::metadata(root.join("dir")).unwrap();
     assert_eq!((dir.mode() & 0o7777, dir.mtime()), (0o1777, 1_700_000_000));
@@ -564,4 +569,57 @@ async fn assert_clean(fixture: &Fixture, case: &str) {
     );
     assert_eq!(names(fixture.directory.path()), ["images"], "{case}");
     assert!(fixture.store.list().is_empty(), "{case}");
+}
+
+/// Archives damaged in every way: an error or an image, never a panic, never a file outside.
+#[tokio::test]
+async fn damaged_archives_do_no_harm() {
+    let fixture = Fixture::new(Limits::default());
+    let victim = fixture.directory.path().join("victim");
+    std::fs::write(&victim, b"safe").unwrap();
+    let valid = Layer::default()
+        .directory("d/", 0o755)
+        .symlink("d/out", fixture.directory.path().to_str().unwrap())
+        .pax(&[
+            ("path", b"d/out/victim"),
+            ("SCHILY.xattr.user.a", b"b"),
+            ("size", b"5"),
+        ])
+        .file("x", b"hello")
+        .link("d/l", "d/out")
+        .file("d/.wh.gone", b"")
+        .tar();
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let mut taken = 0;
+    for _ in 0..400 {
+        let mut tar = valid.clone();
+        for _ in 0..=random(3) {
+            let (at, value) = (random(tar.len()), random(256));
+            tar[at] = u8::try_from(value).unwrap();
+        }
+        for header in [0, 512, 1024, 2560] {
+            let Some(block) = tar.get_mut(header..header + 512) else {
+                continue;
+            };
+            let mut fixed = tar::Header::from_byte_slice(block).clone();
+            fixed.set_cksum();
+            block.copy_from_slice(fixed.as_bytes());
+        }
+        if random(4) == 0 {
+            tar.truncate(random(tar.len()));
+        }
+        taken += usize::from(fixture.import(vec![tar]).await.is_ok());
+        assert_eq!(std::fs::read(&victim).unwrap(), b"safe");
+    }
+    assert!(
+        taken > 20,
+        "{taken}: the damage goes deeper than the first header"
+    );
+    assert_eq!(names(fixture.directory.path()), ["images", "victim"]);
 }

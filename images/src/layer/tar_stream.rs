@@ -128,7 +128,10 @@ impl<R: Read> TarStream<R> {
             let Some(header) = self.header()? else {
                 return Ok(None);
             };
-            let size = header.entry_size().map_err(|_| self.bad(&header, "size"))?;
+            let size = match is_blank(&header.as_old().size) {
+                true => 0,
+                false => header.entry_size().map_err(|_| self.bad(&header, "size"))?,
+            };
             match header.entry_type() {
                 EntryType::XGlobalHeader => {
                     let bytes = self.extension(size)?;
@@ -293,7 +296,9 @@ impl<R: Read> TarStream<R> {
             Some(error) => error,
             None => bad("sparse map"),
         })?;
-        let id = |key, own: io::Result<u64>, field| {
+        let old = header.as_old();
+        let id = |key, own: io::Result<u64>, raw: &[u8], field| {
+            let own = if is_blank(raw) { Ok(0) } else { own };
             let value = pax.number(key).map_err(|()| bad(field))?.map_or(own, Ok);
             value
                 .ok()
@@ -314,9 +319,13 @@ impl<R: Read> TarStream<R> {
         };
         Ok(Entry {
             kind,
-            mode: header.mode().map_err(|_| bad("mode"))? & 0o7777,
-            uid: id("uid", header.uid(), "uid")?,
-            gid: id("gid", header.gid(), "gid")?,
+            mode: if is_blank(&old.mode) {
+                0
+            } else {
+                header.mode().map_err(|_| bad("mode"))? & 0o7777
+            },
+            uid: id("uid", header.uid(), &old.uid, "uid")?,
+            gid: id("gid", header.gid(), &old.gid, "gid")?,
             mtime,
             size,
             major: header.device_major().ok().flatten().unwrap_or(0),
@@ -358,6 +367,11 @@ fn kind(entry_type: EntryType, path: &[u8]) -> Kind {
         EntryType::Fifo => Kind::Fifo,
         other => Kind::Other(other.as_byte()),
     }
+}
+
+/// Some writers leave numbers they have no use for empty, which other readers take as 0.
+fn is_blank(field: &[u8]) -> bool {
+    field.iter().all(|b| matches!(b, 0 | b' '))
 }
 
 fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
