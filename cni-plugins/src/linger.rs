@@ -6,20 +6,40 @@
 use crate::rules::Rules;
 use coracle_linux::process;
 use rustix::fs::{Mode, OFlags, open};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::time::Duration;
+
+/// Closing the socket while deleted elements wait for their grace period (8 to 15 ms here) holds the lock that every
+/// nf_tables transaction of the namespace needs, for as long. Later the lock is free at once.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Gives the rules' socket and the deletion of a link to a child. Without a child they happen here.
+///
+/// Whoever closes the socket last waits. That must be the child: it goes on until this program has ended, which it sees
+/// by the end of a pipe that this program keeps open.
 pub(crate) fn hold(rules: Option<Rules>, link: Option<String>) {
     if rules.is_none() && link.is_none() {
         return;
     }
+    let Ok((ended, alive)) = pipe_with(PipeFlags::CLOEXEC) else {
+        return delete(link.as_deref());
+    };
+    let mut ends = (Some(ended), Some(alive));
     let work = || {
+        ends.1 = None;
         close_streams();
         delete(link.as_deref());
+        if let Some(ended) = &ends.0 {
+            let mut buffer = [0];
+            // Nothing is ever written: this returns at the end of the pipe.
+            let _ = rustix::io::read(ended, &mut buffer);
+        }
+        std::thread::sleep(GRACE);
         0
     };
     match process::clone(&process::Clone::default(), work) {
-        // The child has its own descriptor of the socket: this program's end does not close it for good.
-        Ok(_) => {}
+        // Never closed here: the kernel does it when this program ends, after the rules' socket.
+        Ok(_) => std::mem::forget(ends.1),
         Err(_) => delete(link.as_deref()),
     }
 }

@@ -337,18 +337,14 @@ fn check_names_what_is_different() {
             let conf = single("1.1.0", bridge_conf());
             let result = node.ok("bridge", &env("ADD", "a", path), &conf);
             let run = || {
-                assert!(
-                    std::process::Command::new(command[0])
-                        .args(&command[1..])
-                        .status()
-                        .unwrap()
-                        .success()
-                )
+                let done = std::process::Command::new(command[0])
+                    .args(&command[1..])
+                    .status();
+                assert!(done.unwrap().success());
             };
-            if inside {
-                node.inside(&netns, run)
-            } else {
-                run()
+            match inside {
+                true => node.inside(&netns, run),
+                false => run(),
             }
             let mut with_result = conf.clone();
             with_result["prevResult"] = result;
