@@ -244,3 +244,35 @@ async fn a_damaged_blob_is_refused_and_leaves_nothing() {
     assert_eq!(names(store.layer_store()), [""; 0]);
     assert!(store.list().is_empty());
 }
+
+#[tokio::test]
+async fn certificates_are_checked_against_the_configured_authority() {
+    let (registry, authority) = Registry::with_tls();
+    let built = built("t");
+    registry.push(&built, "app:1", &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let certs = tempfile::tempdir().unwrap();
+    let port = registry.address.rsplit(':').next().unwrap().to_owned();
+    let name = format!("localhost:{port}/app:1");
+    let configured = certs.path().join(format!("localhost_{port}_"));
+    std::fs::create_dir(&configured).unwrap();
+    let hosts = |more: &str| {
+        let text = format!("server = \"https://localhost:{port}\"\n{more}\n");
+        std::fs::write(configured.join("hosts.toml"), text).unwrap();
+    };
+    hosts("");
+    let error = pull(&store, &name, certs.path()).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert_eq!(error.kind(), Kind::Unavailable);
+    hosts("ca = \"missing.pem\"");
+    let error = pull(&store, &name, certs.path()).await.unwrap_err();
+    assert!(error.to_string().contains("missing.pem"), "{error}");
+    assert_eq!(error.kind(), Kind::InvalidArgument);
+    hosts("skip_verify = true");
+    pull(&store, &name, certs.path()).await.unwrap();
+    store.remove(&name).await.unwrap();
+    std::fs::copy(&authority, configured.join("own.pem")).unwrap();
+    hosts("ca = \"own.pem\"");
+    assert_eq!(pull(&store, &name, certs.path()).await.unwrap().id, built.config);
+}

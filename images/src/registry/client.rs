@@ -89,6 +89,8 @@ impl Client {
             let result = self.authorized(&uri, wanted).await;
             let pause = match &result {
                 Ok(response) => retry_pause(response, wait),
+                // Nobody there, or nobody to be trusted: worth one more try at most, there may be another host.
+                Err(error) if error.is_connect() => (attempt == 1 && !error.is_tls()).then_some(wait),
                 Err(error) if error.is_transient() => Some(wait),
                 Err(_) => None,
             };

@@ -180,6 +180,28 @@ impl RegistryError {
         matches!(self, Self::Request { source, .. } if source.is_connect())
     }
 
+    /// The TLS handshake failed; it will again.
+    fn is_tls(&self) -> bool {
+        let Self::Request { source, .. } = self else {
+            return false;
+        };
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(source);
+        while let Some(error) = next {
+            if error.is::<rustls::Error>() {
+                return true;
+            }
+            // An io::Error shows what it wraps only to those who ask this way.
+            let wrapped = error
+                .downcast_ref::<std::io::Error>()
+                .and_then(std::io::Error::get_ref);
+            if wrapped.is_some_and(|wrapped| wrapped.is::<rustls::Error>()) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
     /// Names the host in an error of a body.
     fn at(mut self, host: &str) -> Self {
         if let Self::Body { url, .. } | Self::Timeout { url, .. } | Self::TooLarge { url, .. } = &mut self {
@@ -199,7 +221,6 @@ impl RegistryError {
             Self::Status { status, .. } => match status.as_u16() {
                 401 | 403 => Kind::Unauthorized,
                 404 => Kind::NotFound,
-                429 | 500.. => Kind::Unavailable,
                 _ => Kind::Unavailable,
             },
             Self::Digest { .. } | Self::Size { .. } | Self::TooLarge { .. } => Kind::Corrupt,

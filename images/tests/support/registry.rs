@@ -18,16 +18,26 @@ pub struct Registry {
 
 impl Registry {
     pub fn start() -> Self {
-        Self::with("")
+        Self::with("", "")
     }
 
     /// Wants user:secret.
     pub fn with_password() -> Self {
-        Self::with("auth: {htpasswd: {realm: test, path: htpasswd}}\n")
+        Self::with("", "auth: {htpasswd: {realm: test, path: htpasswd}}\n")
     }
 
-    fn with(more: &str) -> Self {
+    /// Speaks TLS with a certificate of its own authority, which is the file returned.
+    pub fn with_tls() -> (Self, PathBuf) {
+        let registry = Self::with(", tls: {certificate: own.pem, key: key.pem}", "");
+        let authority = registry.directory.path().join("own.pem");
+        (registry, authority)
+    }
+
+    fn with(http: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        if http.contains("tls") {
+            make_certificate(directory.path());
+        }
         std::fs::write(directory.path().join("htpasswd"), HTPASSWD).unwrap();
         // The port is free a moment before; nothing else here asks for it.
         let port = TcpListener::bind("127.0.0.1:0")
@@ -38,7 +48,7 @@ impl Registry {
         let address = format!("127.0.0.1:{port}");
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: data}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{address}\"}}\n{more}"
+             http: {{addr: \"{address}\"{http}}}\n{more}"
         );
         std::fs::write(directory.path().join("config.yml"), config).unwrap();
         let child = Command::new("docker-registry")
@@ -120,4 +130,41 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn make_certificate(directory: &Path) {
+    let output = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=test",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        ])
+        .args([
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "own.pem",
+        ])
+        .current_dir(directory)
+        .output()
+        .expect("openssl is installed");
+    assert!(
+        output.status.success(),
+        "openssl: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
