@@ -1,1 +1,2 @@
 //! Black-box tests of each program at its own boundary.
+pub mod bundle;

@@ -65,10 +65,16 @@ impl Root {
                 source: errno.into(),
             }
         };
+        let old = open_dir(Path::new("/")).map_err(|source| RootfsError::Pivot {
+            doing: "opening the old root",
+            source,
+        })?;
         fchdir(&self.fd).map_err(failed("entering it"))?;
         // With "." twice the old root lands on top of the new one (pivot_root(2)): no directory for it is needed.
         rustix::process::pivot_root(c".", c".").map_err(failed("pivot_root"))?;
-        // What is unmounted below must not be unmounted for the host.
+        // What is unmounted below must not be unmounted for the host. "." would still be the new root here, whose
+        // volumes may have to stay shared.
+        fchdir(&old).map_err(failed("returning to the old root"))?;
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         rustix::mount::mount_change(c".", slave).map_err(failed("cutting off the old root"))?;
         rustix::mount::unmount(c".", UnmountFlags::DETACH).map_err(failed("unmounting the old root"))?;

@@ -1,0 +1,454 @@
+//! The root file system: mounts, devices, masks, and an image that wants out of it.
+
+#![allow(clippy::unwrap_used)] // Also outside of the test functions themselves.
+
+use coracle_tests::bundle::{Bundle, Helper, said, wait_until};
+use serde_json::json;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+/// The options of the mount at `path` in the container, before and after the dash of mountinfo.
+fn options(bundle: &Bundle, path: &str) -> (String, String) {
+    let mut bundle_output = String::new();
+    for line in bundle.run().lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if fields.get(4) == Some(&path) {
+            let dash = fields.iter().position(|field| *field == "-").unwrap();
+            return (format!(",{},", fields[5]), format!(",{},", fields[dash + 3]));
+        }
+        bundle_output.push_str(line);
+        bundle_output.push('\n');
+    }
+    panic!("no mount at {path}: {bundle_output}")
+}
+
+const MOUNTINFO: &str = "cat /proc/self/mountinfo";
+
+#[test]
+fn options_reach_the_mount() {
+    for (given, expected) in [
+        (&["bind", "ro"][..], &["ro"][..]),
+        (
+            &["rbind", "nosuid", "nodev", "noexec"],
+            &["rw", "nosuid", "nodev", "noexec"],
+        ),
+        (&["bind", "noatime"], &["noatime"]),
+        (&["bind", "nodiratime", "relatime"], &["nodiratime", "relatime"]),
+        (&["bind", "rw", "ro", "rw"], &["rw"]),
+        (&["bind", "nosymfollow"], &["nosymfollow"]),
+        (&["rbind", "rro", "rnosuid"], &["ro", "nosuid"]),
+    ] {
+        let mut bundle = Bundle::new(MOUNTINFO);
+        bundle.volume("volume", "/mnt/volume", given);
+        let (options, _) = options(&bundle, "/mnt/volume");
+        for option in expected {
+            assert!(options.contains(&format!(",{option},")), "{given:?}: {options}");
+        }
+    }
+}
+
+#[test]
+fn file_systems_get_their_own_options() {
+    let mut bundle = Bundle::new("cat /proc/self/mountinfo; stat -c %a /data /tmp");
+    std::fs::set_permissions(
+        bundle.root("tmp"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o1777),
+    )
+    .unwrap();
+    bundle.mount(
+        "/data",
+        "tmpfs",
+        "tmpfs",
+        &["size=1024k", "mode=700", "nr_inodes=20", "nosuid", "sync"],
+    );
+    bundle.mount("/tmp", "tmpfs", "tmpfs", &[]);
+    let output = bundle.run();
+    let line = output.lines().find(|line| line.contains(" /data ")).unwrap();
+    for part in ["nosuid", "size=1024k", "mode=700", "nr_inodes=20", "sync"] {
+        assert!(line.contains(part), "{line}");
+    }
+    // A tmpfs without a mode keeps that of the directory it covers.
+    assert!(output.ends_with("700\n1777\n"), "{output}");
+}
+
+#[test]
+fn an_option_that_the_file_system_does_not_know_is_named() {
+    let mut bundle = Bundle::new("true");
+    bundle.mount("/data", "tmpfs", "tmpfs", &["nonsense=1"]);
+    let error = bundle.fails(&["run"]);
+    assert!(
+        error.contains("/data (tmpfs)") && error.contains("nonsense"),
+        "{error}"
+    );
+    let mut bundle = Bundle::new("true");
+    bundle.mount("/data", "nosuchfs", "x", &[]);
+    let error = bundle.fails(&["run"]);
+    assert!(error.contains("/data (nosuchfs)"), "{error}");
+}
+
+#[test]
+fn files_and_directories_are_bound_where_nothing_is_yet() {
+    let mut bundle = Bundle::new("cat /a/b/file; ls /c/d; cat relative/file");
+    std::fs::write(bundle.path("file"), "content\n").unwrap();
+    bundle.mount("/a/b/file", "bind", bundle.path("file"), &["bind"]);
+    // Sources may be relative to the bundle, destinations to the root.
+    bundle.mount("relative/file", "none", "file", &["rbind", "ro"]);
+    let dir = bundle.volume("dir", "/c/d", &["rbind"]);
+    std::fs::write(dir.join("inside"), "").unwrap();
+    assert_eq!(bundle.run(), "content\ninside\ncontent\n");
+}
+
+#[test]
+fn a_missing_source_is_named() {
+    let mut bundle = Bundle::new("true");
+    bundle.mount("/mnt", "bind", "/nowhere/at/all", &["bind"]);
+    let error = bundle.fails(&["run"]);
+    assert!(
+        error.contains("mounting /mnt: opening its source /nowhere/at/all"),
+        "{error}"
+    );
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_read_only_root_is_read_only_and_its_volumes_are_not() {
+    let mut bundle = Bundle::new("touch /x || echo refused; touch /vol/y && echo written");
+    bundle.spec["root"]["readonly"] = json!(true);
+    let volume = bundle.volume("volume", "/vol", &["bind"]);
+    let output = said(&bundle.call(&["run"]));
+    assert!(
+        output.contains("refused\n") && output.contains("written\n"),
+        "{output}"
+    );
+    assert!(volume.join("y").exists() && !bundle.root("x").exists());
+}
+
+#[test]
+fn masked_and_read_only_paths() {
+    let mut bundle = Bundle::new(
+        "cat /secret; ls /hidden /proc/scsi; touch /hidden/x; echo 1 > /proc/sys/kernel/domainname; touch /fixed/x; cat /proc/keys; true",
+    );
+    std::fs::create_dir(bundle.root("hidden")).unwrap();
+    std::fs::create_dir(bundle.root("fixed")).unwrap();
+    std::fs::write(bundle.root("hidden/file"), "visible").unwrap();
+    std::fs::write(bundle.root("secret"), "visible").unwrap();
+    bundle.spec["linux"]["maskedPaths"] =
+        json!(["/secret", "/hidden", "/proc/keys", "/proc/scsi", "/not/there"]);
+    bundle.spec["linux"]["readonlyPaths"] = json!(["/proc/sys", "/fixed", "/not/there/either"]);
+    let output = said(&bundle.call(&["run"]));
+    assert!(!output.contains("visible"), "{output}");
+    assert_eq!(output.matches("Read-only file system").count(), 3, "{output}");
+}
+
+#[test]
+fn devices_and_links_are_there() {
+    let mut bundle = Bundle::new(
+        "for d in null zero full random urandom tty; do stat -c '%n %a %t:%T %F' /dev/$d; done; \
+         for l in fd stdin stdout stderr ptmx; do readlink /dev/$l; done; stat -c '%a %u:%g %t:%T' /dev/own /dev/sub/pipe",
+    );
+    bundle.spec["linux"]["devices"] = json!([
+        {"path": "/dev/own", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8},
+        {"path": "/dev/sub/pipe", "type": "p", "fileMode": 0o600}
+    ]);
+    let output = bundle.run();
+    let expected = "/dev/null 666 1:3 character special file\n/dev/zero 666 1:5 character special file\n\
+        /dev/full 666 1:7 character special file\n/dev/random 666 1:8 character special file\n\
+        /dev/urandom 666 1:9 character special file\n/dev/tty 666 5:0 character special file\n\
+        /proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx\n640 7:8 1:5\n600 0:0 0:0\n";
+    assert_eq!(output, expected);
+}
+
+#[test]
+fn a_bound_dev_is_left_alone() {
+    let mut bundle = Bundle::new("ls /dev");
+    let dev = bundle.path("dev");
+    std::fs::create_dir(&dev).unwrap();
+    bundle.spec["mounts"] = json!([
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "bind", "source": dev, "options": ["bind"]}
+    ]);
+    assert_eq!(bundle.run(), "");
+    assert_eq!(std::fs::read_dir(dev).unwrap().count(), 0);
+}
+
+#[test]
+fn the_cgroup_view_is_the_containers_own() {
+    let mut bundle = Bundle::new(
+        "cat /sys/fs/cgroup/pids/cgroup.procs; ls /sys/fs/cgroup; touch /sys/fs/cgroup/x 2>/dev/null || echo ro",
+    );
+    bundle.mount(
+        "/sys/fs/cgroup",
+        "cgroup",
+        "cgroup",
+        &["nosuid", "noexec", "nodev", "relatime", "ro"],
+    );
+    for own_namespace in [false, true] {
+        if own_namespace {
+            bundle.namespace("cgroup", None);
+        }
+        let output = bundle.run();
+        let words: Vec<&str> = output.split_whitespace().collect();
+        // The shell is process 1, cat 2; of the host nobody is to be seen.
+        assert!(
+            words.starts_with(&["1", "2", "blkio"]) || words.starts_with(&["1", "blkio"]),
+            "{output}"
+        );
+        for name in ["cpu", "memory", "devices", "pids"] {
+            assert!(words.contains(&name), "{output}");
+        }
+        assert!(words.ends_with(&["ro"]), "{output}");
+    }
+}
+
+#[test]
+fn nothing_of_the_hosts_tree_is_left_in_sight() {
+    let bundle = Bundle::new("cat /proc/self/mountinfo; ls -a / ; ls -a /../..");
+    let output = bundle.run();
+    let mounts = output.lines().filter(|line| line.contains(" - "));
+    assert_eq!(mounts.count(), 5, "{output}");
+}
+
+/// A node of its own whose mounts are shared, as on a systemd host.
+fn shared_node(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "shared", "sh", "-ec", script]);
+    command
+}
+
+#[test]
+fn propagation_follows_the_volume() {
+    for (option, host_sees, container_sees) in [
+        ("rprivate", false, false),
+        ("rslave", false, true),
+        ("rshared", true, true),
+    ] {
+        let mut bundle = Bundle::new(
+            "mount -t tmpfs tmpfs /vol/container; touch /ready; while ! test -e /go; do sleep 0.01; done; \
+             test -e /vol/host/mark && echo container-sees; true",
+        );
+        // Mounting is not for Docker's defaults.
+        for set in ["bounding", "effective", "permitted"] {
+            bundle.spec["process"]["capabilities"][set]
+                .as_array_mut()
+                .unwrap()
+                .push(json!("CAP_SYS_ADMIN"));
+        }
+        if option == "rshared" {
+            bundle.spec["linux"]["rootfsPropagation"] = json!("rshared");
+        }
+        let volume = bundle.volume("volume", "/vol", &["rbind", option]);
+        std::fs::create_dir(volume.join("container")).unwrap();
+        std::fs::create_dir(volume.join("host")).unwrap();
+        let root = bundle.path("");
+        let script = format!(
+            "cd {root}; mount -t tmpfs tmpfs volume; mkdir volume/container volume/host
+             {coracle} --root state run {id} > out 2>&1 &
+             while ! test -e rootfs/ready; do sleep 0.01; done
+             mount -t tmpfs tmpfs volume/host; touch volume/host/mark
+             grep -q volume/container /proc/self/mountinfo && echo host-sees >> seen || touch seen
+             touch rootfs/go; wait; cat out seen
+             grep -c {root}/rootfs /proc/self/mountinfo || true",
+            root = root.display(),
+            coracle = coracle_tests::bundle::programs().join("coracle").display(),
+            id = bundle.id,
+        );
+        // Writes config.json.
+        drop(bundle.coracle(&["state"]));
+        let output = shared_node(&script).output().unwrap();
+        let said = said(&output);
+        assert_eq!(said.contains("host-sees"), host_sees, "{option}: {said}");
+        assert_eq!(
+            said.contains("container-sees"),
+            container_sees,
+            "{option}: {said}"
+        );
+        assert!(
+            said.ends_with("0\n"),
+            "the root was seen on the host: {option}: {said}"
+        );
+    }
+}
+
+#[test]
+fn links_of_the_image_lead_nowhere_on_the_host() {
+    let mut bundle = Bundle::new("cat /inside/canary/file; readlink /abs /rel");
+    let canary = bundle.path("canary");
+    std::fs::create_dir(&canary).unwrap();
+    symlink(&canary, bundle.root("abs")).unwrap();
+    symlink("../../../../../../../../../../../../../etc", bundle.root("rel")).unwrap();
+    symlink("/abs/through", bundle.root("chain")).unwrap();
+    std::fs::write(bundle.path("file"), "bound\n").unwrap();
+    for destination in [
+        "/abs/file",
+        "/rel/made/file",
+        "/chain/file",
+        "/../../../abs/up/file",
+    ] {
+        bundle.mount(destination, "bind", bundle.path("file"), &["bind"]);
+    }
+    bundle.mount("/abs/tmpfs", "tmpfs", "tmpfs", &[]);
+    bundle.spec["linux"]["devices"] = json!([{"path": "/abs/null", "type": "c", "major": 1, "minor": 3}]);
+    bundle.spec["linux"]["maskedPaths"] = json!(["/abs/file"]);
+    bundle.spec["process"]["args"] = json!([
+        "/bin/sh",
+        "-c",
+        format!("cat /etc/made/file; ls {}", canary.display())
+    ]);
+    assert_eq!(bundle.run(), "bound\nfile\nnull\nthrough\ntmpfs\nup\n");
+    assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 0, "made on the host");
+    assert!(!Path::new("/etc/made").exists());
+}
+
+#[test]
+fn a_link_at_proc_or_sys_is_refused() {
+    for name in ["proc", "sys"] {
+        let bundle = Bundle::new("true");
+        std::fs::remove_dir(bundle.root(name)).unwrap();
+        symlink("/tmp", bundle.root(name)).unwrap();
+        let error = bundle.fails(&["run"]);
+        assert!(error.contains("must be an ordinary directory"), "{error}");
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn only_a_few_files_of_proc_may_be_mounted_over() {
+    for (destination, allowed) in [
+        ("/proc/cpuinfo", true),
+        ("/proc/uptime", true),
+        ("/proc/sys/kernel/core_pattern", false),
+        ("/proc/self/attr/exec", false),
+        ("/proc/self/fd", false),
+        ("/link/version", false),
+    ] {
+        let mut bundle = Bundle::new("true");
+        symlink("/proc", bundle.root("link")).unwrap();
+        let kind = if destination.ends_with("fd") {
+            "dir"
+        } else {
+            "file"
+        };
+        let source = bundle.path(kind);
+        if kind == "dir" {
+            std::fs::create_dir(&source).unwrap();
+        } else {
+            std::fs::write(&source, "").unwrap();
+        }
+        bundle.mount(destination, "bind", &source, &["bind"]);
+        let output = bundle.call(&["run"]);
+        assert_eq!(
+            output.status.success(),
+            allowed,
+            "{destination}: {}",
+            said(&output)
+        );
+        if !allowed {
+            assert!(
+                said(&output).contains("in the container's /proc"),
+                "{}",
+                said(&output)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_fake_null_device_masks_nothing() {
+    let mut bundle = Bundle::new("true");
+    let dev = bundle.path("dev");
+    std::fs::create_dir(&dev).unwrap();
+    symlink("/proc/sysrq-trigger", dev.join("null")).unwrap();
+    std::fs::write(bundle.root("secret"), "").unwrap();
+    bundle.spec["mounts"] = json!([
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "bind", "source": dev, "options": ["bind"]}
+    ]);
+    bundle.spec["linux"]["maskedPaths"] = json!(["/secret"]);
+    let error = bundle.fails(&["run"]);
+    assert!(error.contains("/dev/null is not the null device"), "{error}");
+}
+
+#[test]
+fn a_device_name_that_is_taken_by_something_else_is_an_error() {
+    let mut bundle = Bundle::new("true");
+    symlink("/etc/passwd", bundle.root("trap")).unwrap();
+    bundle.spec["linux"]["devices"] = json!([{"path": "/trap", "type": "c", "major": 1, "minor": 3}]);
+    let error = bundle.fails(&["run"]);
+    assert!(error.contains("making /trap"), "{error}");
+}
+
+#[test]
+fn a_destination_that_another_keeps_exchanging_never_reaches_the_host() {
+    let mut bundle = Bundle::new("true");
+    let shared = bundle.volume("shared", "/shared", &["bind"]);
+    let canary = bundle.path("canary");
+    std::fs::create_dir(&canary).unwrap();
+    std::fs::create_dir(shared.join("dir")).unwrap();
+    // From inside a container a link can only name paths of its own; an absolute one means the host's when it is
+    // followed by somebody outside (CVE-2021-30465).
+    symlink(&canary, shared.join("link")).unwrap();
+    bundle.volume("payload", "/shared/dir/below", &["bind"]);
+    let script = format!(
+        "import os, ctypes\nc = ctypes.CDLL(None)\na, b = b'{0}/dir', b'{0}/link'\nwhile True: c.renameat2(-100, a, -100, b, 2)",
+        shared.display()
+    );
+    let racer = Helper(Command::new("python3").args(["-c", &script]).spawn().unwrap());
+    for _ in 0..100 {
+        // It may fail, cleanly, or land in a directory of the container that has the canary's name.
+        let output = bundle.call(&["run"]);
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{}", said(&output));
+        bundle.assert_nothing_left();
+        assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 0, "made on the host");
+    }
+    drop(racer);
+}
+
+#[test]
+fn failures_at_every_stage_leave_nothing() {
+    let breakages: &[fn(&mut Bundle)] = &[
+        |bundle| bundle.spec["root"]["path"] = json!("nowhere"),
+        |bundle| bundle.mount("/x", "tmpfs", "tmpfs", &["size=nonsense"]),
+        |bundle| {
+            bundle.spec["linux"]["devices"] = json!([{"path": "/bin", "type": "c", "major": 1, "minor": 3}])
+        },
+        |bundle| bundle.spec["process"]["cwd"] = json!("/bin/sh"),
+        |bundle| bundle.spec["process"]["args"] = json!(["/not/there"]),
+        |bundle| bundle.spec["linux"]["sysctl"] = json!({"net.no.such": "1"}),
+        |bundle| bundle.spec["hooks"] = json!({"createRuntime": [{"path": "/bin/false"}]}),
+        |bundle| bundle.spec["hooks"] = json!({"createContainer": [{"path": "/bin/false"}]}),
+        |bundle| bundle.spec["hooks"] = json!({"startContainer": [{"path": "/bin/nowhere"}]}),
+        |bundle| bundle.spec["linux"]["cgroupsPath"] = json!("/coracle-oci-test/../../escape"),
+    ];
+    for (index, breakage) in breakages.iter().enumerate() {
+        let mut bundle = Bundle::new("true");
+        breakage(&mut bundle);
+        let output = bundle.call(&["run"]);
+        assert_eq!(output.status.code(), Some(1), "{index}: {}", said(&output));
+        assert!(!said(&output).is_empty());
+        bundle.assert_nothing_left();
+        bundle.namespaces(&["mount", "pid", "network", "ipc", "uts"]);
+    }
+}
+
+#[test]
+fn a_killed_creation_leaves_nothing_running() {
+    let mut bundle = Bundle::new("true");
+    bundle.spec["hooks"] = json!({"createContainer": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]});
+    let mut create = bundle.coracle(&["create", &bundle.id]).spawn().unwrap();
+    let procs = |bundle: &Bundle| -> String {
+        bundle
+            .cgroups()
+            .iter()
+            .filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok())
+            .collect()
+    };
+    wait_until("the hook", || procs(&bundle).lines().count() >= 2);
+    create.kill().unwrap();
+    create.wait().unwrap();
+    // The first process goes with its maker, and with it the hook: it is the init of their PID namespace.
+    wait_until("the end of all", || procs(&bundle).is_empty());
+    for dir in bundle.cgroups() {
+        std::fs::remove_dir(dir).unwrap();
+    }
+}
