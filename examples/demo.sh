@@ -6,8 +6,10 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-bin=${CORACLE_BIN:-$here/../bin}
-bin=$(cd "$bin" 2>/dev/null && pwd) || { echo "demo: there is no $bin: run make build" >&2; exit 1; }
+bin=$(cd "${CORACLE_BIN:-$here/../bin}" 2>/dev/null && pwd) || {
+    echo "demo: there is no directory ${CORACLE_BIN:-bin}: run make build" >&2
+    exit 1
+}
 name=coracle-demo
 bridge=coracle-demo0
 subnet=10.239.7.0/24

@@ -623,3 +623,56 @@ fn errors_of_the_other_commands_are_one_line_and_an_exit_code() {
         assert!(images.contains(IMAGE), "{images}");
     });
 }
+
+#[test]
+fn a_pod_whose_shim_is_killed_is_removed_and_counts_as_failed() {
+    played("play-shim", |person| {
+        let manifest = person.manifest("  containers: [{name: c, image: IMAGE}]\n");
+        let play = person.play(&manifest);
+        person.await_running("p", "c");
+        person.node.signal(person.node.pid_of(&["coracle-shim"]), "KILL");
+        assert_eq!(play.end(BOUND), Some(3), "{}", play.log());
+        assert!(
+            play.log().contains("container c: ended with exit code 137")
+                && play.log().contains("its sandbox has ended"),
+            "{}",
+            play.log()
+        );
+    });
+}
+
+#[test]
+fn several_pods_of_one_file_on_standard_input_are_played_together() {
+    played("play-several", |person| {
+        let one = |name: &str, args: &str| {
+            format!(
+                "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{restartPolicy: Never, containers: [{{name: c, \
+                 image: '{IMAGE}', args: {args}}}]}}\n"
+            )
+        };
+        let path = person.node.scratch().join("two.yaml");
+        let text_of = |code: &str| {
+            format!(
+                "{}{}",
+                one("a", "[echo, from a]"),
+                one("b", &format!("[echo, from b, --, exit, '{code}']"))
+            )
+        };
+        for (code, wanted) in [("0", 0), ("9", 3)] {
+            fs::write(&path, text_of(code)).unwrap();
+            let mut command = person.command(&["play", "--follow", "-"]);
+            let output = command.stdin(fs::File::open(&path).unwrap()).output().unwrap();
+            let out = text(&output.stdout);
+            assert_eq!(
+                output.status.code(),
+                Some(wanted),
+                "{out}{}",
+                text(&output.stderr)
+            );
+            assert!(
+                out.contains("[a/c] from a\n") && out.contains("[b/c] from b\n"),
+                "{out}"
+            );
+        }
+    });
+}

@@ -61,7 +61,7 @@ pub(crate) async fn remove_sandbox_of(daemon: &Daemon, uid: &str) -> Result<(), 
     let sandboxes = loop {
         match daemon.list_sandboxes().await {
             Err(error) if error.is_unreachable() && Instant::now() < deadline => {
-                tokio::time::sleep(PAUSE).await
+                tokio::time::sleep(PAUSE).await;
             }
             other => break other?,
         }
