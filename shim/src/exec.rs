@@ -102,6 +102,7 @@ fn in_container(live: &Live, process: Process, stdio: Stdio) -> Result<runtime_e
         cgroup: container.cgroup.clone(),
         process,
         seccomp: live.seccomp.clone(),
+        state: container.state(coracle_runtime::state::Status::Running),
         stdio,
         preserve_fds: 0,
         no_new_keyring: false,

@@ -24,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use crate::ready;
-use line::{Lines, Stream};
+use line::{Batch, Flush, Lines, Stream};
 
 /// The open ends of a container's output.
 pub(crate) enum Output {
@@ -142,7 +142,7 @@ impl Source {
                 Err(_would_block) => {}
             }
         }
-        shared.write(|batch| self.lines.finish(SystemTime::now(), batch));
+        shared.write(|batch, flush| self.lines.finish(SystemTime::now(), batch, flush));
     }
 }
 
@@ -156,29 +156,33 @@ fn pump(fd: &OwnedFd, lines: &mut Lines, shared: &Shared) -> std::io::Result<usi
             Err(rustix::io::Errno::IO) => 0,
             Err(error) => return Err(error.into()),
         };
-        shared.write(|batch| lines.push(&scratch[..count], SystemTime::now(), batch));
+        shared.write(|batch, flush| lines.push(&scratch[..count], SystemTime::now(), batch, flush));
         Ok(count)
     })
 }
 
 impl Shared {
-    /// Lets `fill` make a batch and writes it.
-    fn write(&self, fill: impl FnOnce(&mut line::Batch)) {
+    /// Writes what `fill` puts into a batch, in one write unless it is a lot.
+    fn write(&self, fill: impl FnOnce(&mut Batch, Flush<'_>)) {
         BATCH.with_borrow_mut(|batch| {
             batch.clear();
-            fill(batch);
-            let written = match self.file.borrow().as_ref() {
-                Some(file) => file.append(batch),
-                None => batch.lines(),
-            };
-            self.dropped.set(self.dropped.get() + (batch.lines() - written));
+            fill(batch, &mut |batch| self.append(batch));
+            self.append(batch);
         });
+    }
+
+    fn append(&self, batch: &mut Batch) {
+        let written = match self.file.borrow().as_ref() {
+            Some(file) => file.append(batch),
+            None => batch.lines(),
+        };
+        self.dropped.set(self.dropped.get() + (batch.lines() - written));
     }
 }
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static BATCH: RefCell<line::Batch> = RefCell::new(line::Batch::default());
+    static BATCH: RefCell<Batch> = RefCell::new(Batch::default());
 }
 
 /// Bytes; a pipe's default capacity is 64 KiB, and more than a quarter of it at once gains nothing measurable.

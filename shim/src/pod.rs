@@ -255,7 +255,7 @@ impl Pod {
     /// Undoes every step, in reverse; goes on after a failure and reports the first.
     pub(crate) async fn remove(&mut self) -> Result<(), PodError> {
         let stopped = self.stop().await;
-        self.shared = None;
+        // `shared` ends with the shim, after its answer: to free a large /dev/shm takes long.
         let unbound = self
             .netns
             .take()

@@ -145,7 +145,10 @@ impl Driver {
 
     pub(super) fn pod_removed(&mut self, pod: Box<Pod>, result: Result<(), PodError>) {
         match result {
-            Ok(()) => self.finish(),
+            Ok(()) => {
+                self.phase = PodPhase::Stopped(pod);
+                self.finish();
+            }
             Err(error) => {
                 self.phase = PodPhase::Stopped(pod);
                 answer_all(&mut self.shutdown_replies, Err(error));

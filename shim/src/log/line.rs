@@ -13,7 +13,7 @@ pub(super) enum Stream {
     Stderr,
 }
 
-/// Entries that are written together.
+/// Entries that are written together; its memory is bounded.
 #[derive(Default)]
 pub(super) struct Batch {
     bytes: Vec<u8>,
@@ -21,13 +21,11 @@ pub(super) struct Batch {
     ends: Vec<usize>,
 }
 
+/// Takes a full batch away.
+pub(super) type Flush<'a> = &'a mut dyn FnMut(&mut Batch);
+
 impl Batch {
     pub(super) fn clear(&mut self) {
-        // A burst must not cost memory for ever.
-        if self.bytes.capacity() > KEEP {
-            self.bytes = Vec::new();
-            self.ends = Vec::new();
-        }
         self.bytes.clear();
         self.ends.clear();
     }
@@ -47,7 +45,13 @@ impl Batch {
         (count as u64, bytes)
     }
 
-    fn entry(&mut self, prefix: &Prefix, tag: u8, parts: [&[u8]; 2]) {
+    fn entry(&mut self, prefix: &Prefix, tag: u8, parts: [&[u8]; 2], flush: Flush<'_>) {
+        if self.bytes.len() >= FULL {
+            flush(self);
+            self.clear();
+        }
+        // Once and for all: growing step by step would leave holes of each size.
+        self.bytes.reserve_exact(CAPACITY - self.bytes.len());
         self.bytes.extend_from_slice(&prefix.bytes[..prefix.length]);
         self.bytes.extend_from_slice(&[tag, b' ']);
         self.bytes.extend_from_slice(parts[0]);
@@ -75,37 +79,43 @@ impl Lines {
     }
 
     /// Adds what was read at `now`.
-    pub(super) fn push(&mut self, mut input: &[u8], now: SystemTime, batch: &mut Batch) {
+    pub(super) fn push(&mut self, mut input: &[u8], now: SystemTime, batch: &mut Batch, flush: Flush<'_>) {
         let prefix = Prefix::new(now, self.stream);
         while let Some(newline) = input.iter().position(|byte| *byte == b'\n') {
-            let line = self.cut(&input[..newline], &prefix, batch);
-            self.full(line, &prefix, batch);
+            let line = self.cut(&input[..newline], &prefix, batch, flush);
+            self.full(line, &prefix, batch, flush);
             input = &input[newline + 1..];
         }
-        let rest = self.cut(input, &prefix, batch);
+        let rest = self.cut(input, &prefix, batch, flush);
         self.pending.extend_from_slice(rest);
     }
 
     /// The stream has ended: an unfinished line is written as a part, since no newline belongs to it.
-    pub(super) fn finish(&mut self, now: SystemTime, batch: &mut Batch) {
+    pub(super) fn finish(&mut self, now: SystemTime, batch: &mut Batch, flush: Flush<'_>) {
         if !self.pending.is_empty() {
-            batch.entry(&Prefix::new(now, self.stream), b'P', [&self.pending, &[]]);
+            batch.entry(&Prefix::new(now, self.stream), b'P', [&self.pending, &[]], flush);
             self.pending = Vec::new();
         }
     }
 
     /// Writes parts until what is pending and `input` fit into one entry; returns what is left of `input`.
-    fn cut<'a>(&mut self, mut input: &'a [u8], prefix: &Prefix, batch: &mut Batch) -> &'a [u8] {
+    fn cut<'a>(
+        &mut self,
+        mut input: &'a [u8],
+        prefix: &Prefix,
+        batch: &mut Batch,
+        flush: Flush<'_>,
+    ) -> &'a [u8] {
         while self.pending.len() + input.len() > MAX_CONTENT {
             let (now, later) = input.split_at(MAX_CONTENT - self.pending.len());
-            batch.entry(prefix, b'P', [&self.pending, now]);
+            batch.entry(prefix, b'P', [&self.pending, now], flush);
             self.pending.clear();
             input = later;
         }
         input
     }
 
-    fn full(&mut self, mut line: &[u8], prefix: &Prefix, batch: &mut Batch) {
+    fn full(&mut self, mut line: &[u8], prefix: &Prefix, batch: &mut Batch, flush: Flush<'_>) {
         if self.terminal {
             if let Some(bare) = line.strip_suffix(b"\r") {
                 line = bare;
@@ -113,7 +123,7 @@ impl Lines {
                 self.pending.pop();
             }
         }
-        batch.entry(prefix, b'F', [&self.pending, line]);
+        batch.entry(prefix, b'F', [&self.pending, line], flush);
         self.pending.clear();
         self.pending.shrink_to(KEEP_PENDING);
     }
@@ -167,8 +177,10 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
-/// Bytes of batch buffer that are kept between reads.
-const KEEP: usize = 32 * 1024;
+/// Bytes after which a batch is written before it takes another entry.
+const FULL: usize = 32 * 1024;
+/// Bytes that a batch can hold: what is not yet full, and one more entry.
+const CAPACITY: usize = FULL + MAX_CONTENT + 64;
 /// Bytes of unfinished line whose buffer is kept.
 const KEEP_PENDING: usize = 256;
 
@@ -184,10 +196,16 @@ mod tests {
         let mut lines = Lines::new(Stream::Stdout, terminal);
         let mut batch = Batch::default();
         let now = SystemTime::UNIX_EPOCH + AT;
+        let mut entries = Vec::new();
         for piece in pieces {
-            lines.push(piece, now, &mut batch);
+            lines.push(piece, now, &mut batch, &mut |batch| entries.extend(parse(batch)));
         }
-        lines.finish(now, &mut batch);
+        lines.finish(now, &mut batch, &mut |batch| entries.extend(parse(batch)));
+        entries.extend(parse(&batch));
+        entries
+    }
+
+    fn parse(batch: &Batch) -> Vec<(char, Vec<u8>)> {
         let mut start = 0;
         let entries = batch.ends.iter().map(|end| {
             let entry = &batch.bytes[start..*end];
@@ -253,11 +271,30 @@ mod tests {
     fn whole_entries_of_a_torn_write_are_told_apart() {
         let mut lines = Lines::new(Stream::Stderr, false);
         let mut batch = Batch::default();
-        lines.push(b"one\ntwo\n", SystemTime::now(), &mut batch);
+        lines.push(b"one\ntwo\n", SystemTime::now(), &mut batch, &mut |_| ());
         let first = batch.ends[0];
         assert_eq!(batch.whole(first - 1), (0, 0));
         assert_eq!(batch.whole(first + 3), (1, first));
         assert_eq!(batch.whole(batch.bytes.len()), (2, batch.bytes.len()));
+    }
+
+    #[test]
+    fn a_full_batch_is_taken_away_and_never_grows() {
+        let mut lines = Lines::new(Stream::Stdout, false);
+        let mut batch = Batch::default();
+        let mut taken = 0;
+        let input = vec![b'\n'; 10_000];
+        lines.push(&input, SystemTime::now(), &mut batch, &mut |batch| {
+            taken += batch.lines()
+        });
+        assert_eq!(taken + batch.lines(), 10_000);
+        lines.push(
+            &[b'x'; 3 * MAX_CONTENT],
+            SystemTime::now(),
+            &mut batch,
+            &mut |_| (),
+        );
+        assert_eq!(batch.bytes.capacity(), CAPACITY);
     }
 
     #[test]
