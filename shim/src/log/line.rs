@@ -285,7 +285,7 @@ mod tests {
         let mut taken = 0;
         let input = vec![b'\n'; 10_000];
         lines.push(&input, SystemTime::now(), &mut batch, &mut |batch| {
-            taken += batch.lines()
+            taken += batch.lines();
         });
         assert_eq!(taken + batch.lines(), 10_000);
         lines.push(

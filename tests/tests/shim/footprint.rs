@@ -64,10 +64,7 @@ fn one_of_twenty_shims_costs_at_most_a_megabyte() {
             busy[busy.len() / 2]
         );
         let pss: Vec<u64> = pods.iter().map(|pod| kib(pod.shim.id(), "Pss:")).collect();
-        let private: Vec<u64> = pods
-            .iter()
-            .map(|pod| kib(pod.shim.id(), "Private_Dirty:"))
-            .collect();
+        let private: Vec<u64> = pods.iter().map(|pod| kib(pod.shim.id(), "Anonymous:")).collect();
         spent.sort_unstable();
         let (all, start_pod): (Duration, Duration) = spent[spent.len() / 2];
         println!("PSS {pss:?} KiB, of it anonymous {private:?}");

@@ -221,7 +221,7 @@ impl Pod {
     }
 
     /// Another shim in the place of one that is gone, for the end of the test.
-    pub(crate) async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         let fresh = Self::spawn(&[]).await;
         self.end_by_cgroup();
         for dir in cgroup_dirs(&self.cgroup) {
