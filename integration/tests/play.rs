@@ -676,3 +676,51 @@ fn several_pods_of_one_file_on_standard_input_are_played_together() {
         }
     });
 }
+
+#[test]
+fn a_log_is_rotated_and_followed_to_its_last_line() {
+    played("play-rotate", |person| {
+        let manifest = person.manifest(
+            "  restartPolicy: Never\n  containers: [{name: c, image: IMAGE, args: [write-lines, '150000', '100', --, sleep, '12', \
+             --, write-lines, '1000', '100', --, echo, last]}]\n",
+        );
+        let play = person.play(&manifest);
+        play.await_line("line 149999 ");
+        let rotated = || {
+            let pods = fs::read_dir(&person.data).unwrap().flatten();
+            pods.filter(|pod| pod.path().join("logs/c/0.log.1").exists())
+                .count()
+                == 1
+        };
+        wait::until_true(BOUND, "the log of 15 MB is rotated", rotated);
+        assert_eq!(play.end(BOUND), Some(0));
+        let log = play.log();
+        assert_eq!(
+            log.lines().filter(|line| line.starts_with("[c] line ")).count(),
+            151_000
+        );
+        assert!(log.contains("[c] last\n"));
+    });
+}
+
+#[test]
+fn a_reader_that_stops_reading_stops_neither_the_pod_nor_its_end() {
+    played("play-stuck", |person| {
+        let manifest = person.manifest(
+            "  terminationGracePeriodSeconds: 1\n  containers: [{name: c, image: IMAGE, args: [write-lines, '1000000000']}]\n",
+        );
+        let mut command = person.command(&["play", "--follow", manifest.to_str().unwrap()]);
+        // Nobody reads this pipe.
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let play = Play {
+            child: RefCell::new(Some(child)),
+            output: manifest,
+        };
+        person.await_running("p", "c");
+        play.stop();
+    });
+}

@@ -57,36 +57,50 @@ pub(crate) async fn run(daemon: &Daemon, arguments: &Arguments) -> Result<u8, Lo
     loop {
         // The state is asked first: what was written before the end is there to be read.
         let goes_on = arguments.follow && is_running(daemon, &container.id).await?;
-        let Some(()) = print_new(&mut tail, &path, !goes_on)? else {
-            return Ok(0);
-        };
-        if !goes_on {
-            return Ok(0);
+        match print_new(&mut tail, &path, !goes_on)? {
+            Printed::NobodyReads => return Ok(0),
+            Printed::All if !goes_on => return Ok(0),
+            Printed::All => tokio::time::sleep(POLL).await,
+            Printed::Some => {}
         }
-        tokio::time::sleep(POLL).await;
     }
 }
 
 const POLL: Duration = Duration::from_millis(200);
 
-/// Prints what is new; none when nobody reads it any more.
-fn print_new(tail: &mut Tail, path: &Path, last: bool) -> Result<Option<()>, LogsError> {
+#[derive(Debug, PartialEq, Eq)]
+enum Printed {
+    All,
+    Some,
+    NobodyReads,
+}
+
+/// Prints what is new, all of it when it is the `last` time.
+fn print_new(tail: &mut Tail, path: &Path, last: bool) -> Result<Printed, LogsError> {
     let mut written = Ok(());
     let mut emit = |stream: Stream, text: &[u8]| {
         if written.is_ok() {
             written = print(stream, text);
         }
     };
-    tail.read(&mut emit).map_err(|source| LogsError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let mut more = true;
+    while more {
+        more = tail.read(&mut emit).map_err(|source| LogsError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        if !last {
+            break;
+        }
+    }
     if last {
         tail.finish(&mut emit);
     }
     match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
-        other => Ok(Some(other?)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Printed::NobodyReads),
+        Err(error) => Err(error.into()),
+        Ok(()) if more => Ok(Printed::Some),
+        Ok(()) => Ok(Printed::All),
     }
 }
 

@@ -31,20 +31,23 @@ impl Tail {
         }
     }
 
-    /// Hands every complete line that has arrived since the last call to `emit`.
-    pub(crate) fn read(&mut self, emit: &mut impl FnMut(Stream, &[u8])) -> io::Result<()> {
-        loop {
-            if self.file.is_none() && !self.open()? {
-                return Ok(());
-            }
-            self.drain(emit)?;
-            if !self.was_rotated() {
-                return Ok(());
-            }
-            // What was written between the last read and the renaming is still in the old file.
-            self.drain(emit)?;
+    /// Hands complete lines that have arrived since the last call to `emit`. True when there may be more at once: a call
+    /// reads a bounded amount, so that a container that never stops writing does not keep its reader from anything else.
+    pub(crate) fn read(&mut self, emit: &mut impl FnMut(Stream, &[u8])) -> io::Result<bool> {
+        if self.file.is_none() && !self.open()? {
+            return Ok(false);
+        }
+        if self.drain(emit)? {
+            return Ok(true);
+        }
+        if !self.was_rotated() {
+            return Ok(false);
+        }
+        // What was written between the last read and the renaming is still in the old file.
+        if !self.drain(emit)? {
             self.file = None;
         }
+        Ok(true)
     }
 
     /// Hands on what has no newline yet: the container has ended.
@@ -71,13 +74,16 @@ impl Tail {
         }
     }
 
-    fn drain(&mut self, emit: &mut impl FnMut(Stream, &[u8])) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
+    /// Reads to the end, which is false, or until enough has been read.
+    fn drain(&mut self, emit: &mut impl FnMut(Stream, &[u8])) -> io::Result<bool> {
+        let Some(file) = &mut self.file else {
+            return Ok(false);
+        };
         let mut buffer = vec![0; BUFFER];
-        loop {
+        for _ in 0..BUFFERS {
             let length = file.read(&mut buffer)?;
             if length == 0 {
-                return Ok(());
+                return Ok(false);
             }
             let mut bytes = buffer.get(..length).unwrap_or_default();
             while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
@@ -89,6 +95,7 @@ impl Tail {
             }
             self.rest.extend_from_slice(bytes);
         }
+        Ok(true)
     }
 
     /// Whether the path now leads to another file than the one that is open.
@@ -102,6 +109,8 @@ impl Tail {
 }
 
 const BUFFER: usize = 64 << 10;
+/// So many buffers in one call.
+const BUFFERS: usize = 16;
 /// Longer lines are handed on in parts.
 const LONGEST: usize = 256 << 10;
 
@@ -130,8 +139,9 @@ mod tests {
 
     fn all(tail: &mut Tail) -> Vec<String> {
         let mut lines = Vec::new();
-        tail.read(&mut |stream, text| lines.push(format!("{stream:?} {}", String::from_utf8_lossy(text))))
-            .unwrap();
+        let mut emit =
+            |stream: Stream, text: &[u8]| lines.push(format!("{stream:?} {}", String::from_utf8_lossy(text)));
+        while tail.read(&mut emit).unwrap() {}
         lines
     }
 

@@ -22,6 +22,7 @@ impl Stop {
     pub(crate) fn listen() -> io::Result<Stop> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let nohup = ignores_hangup()?;
         let mut hangup = signal(SignalKind::hangup())?;
         let (sender, receiver) = watch::channel(Level::Run);
         tokio::spawn(async move {
@@ -29,7 +30,7 @@ impl Stop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
+                    _ = hangup.recv(), if !nohup => {}
                 }
                 // Nobody listens any more: the pods are gone.
                 if sender.send(level).is_err() {
@@ -49,4 +50,15 @@ impl Stop {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// Whether the caller had it ignored, as nohup(1) does: it stays without meaning then.
+fn ignores_hangup() -> io::Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .unwrap_or_default();
+    // Bit 0 is signal 1.
+    Ok(u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 != 0))
 }
