@@ -298,3 +298,34 @@ fn orphans_of_a_pod_in_the_hosts_pid_namespace_are_collected() {
         pod
     });
 }
+
+#[test]
+fn many_containers_at_once_get_in_nobodys_way() {
+    with_shim(|pod| async move {
+        pod.start_pod().await;
+        let pod = std::sync::Arc::new(pod);
+        let mut workers = tokio::task::JoinSet::new();
+        for worker in 0..12 {
+            let pod = std::sync::Arc::clone(&pod);
+            workers.spawn(async move {
+                for round in 0..4 {
+                    let id = format!("c{worker}-{round}");
+                    let log = pod
+                        .run(&id, &format!("echo {id}; sleep 0.0{round}; exit {worker}"))
+                        .await;
+                    let told = pod.exec(&id, &["true"]).await;
+                    // It may have ended before.
+                    assert!(told.is_err() || matches!(told.unwrap().2, 0 | 137));
+                    assert_eq!(pod.wait(&id).await.exit_code, worker);
+                    assert!(fs::read_to_string(log).unwrap().ends_with(&format!(" F {id}\n")));
+                    pod.call(pod.client.delete_container(&id)).await.unwrap();
+                }
+            });
+        }
+        while let Some(done) = workers.join_next().await {
+            done.unwrap();
+        }
+        assert!(pod.call(pod.client.state()).await.unwrap().containers.is_empty());
+        std::sync::Arc::into_inner(pod).unwrap()
+    });
+}
