@@ -14,7 +14,7 @@ use crate::rules::{Entry, Rules, WhenTaken};
 use crate::undo::{Undo, or_undo};
 use coracle_cni_protocol::plugin::Request;
 use coracle_cni_protocol::{CniResult, Dns, Interface, IpConfig};
-use coracle_linux::netlink::nftables::{Data, Element, Verdict};
+use coracle_linux::netlink::nftables::{Data, Element};
 use coracle_linux::netlink::route::link::{self, Change, Link, Mac, Veth, Which};
 use coracle_linux::netlink::{NetlinkError, Protocol, Socket};
 use ipnet::IpNet;
@@ -188,8 +188,7 @@ fn masquerade<'a>(request: &'a Request, result: &CniResult, undo: &mut Undo<'a>)
 
 fn entry(request: &Request, address: IpNet) -> Entry {
     let (set, key) = super::del::masquerade_place(address.addr());
-    let chain = NetworkChain::Masquerade(address).name(&request.network);
-    let data = Data::Verdict(Verdict::Jump(chain));
+    let data = Data::Value(NetworkChain::Masquerade(address).tag(&request.network).to_vec());
     Entry {
         set,
         element: Element {

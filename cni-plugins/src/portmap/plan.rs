@@ -6,7 +6,7 @@ use crate::rules::layout::{self, NetworkChain};
 use crate::rules::{Entry, Key, WhenTaken};
 use coracle_cni_protocol::CniResult;
 use coracle_cni_protocol::plugin::Request;
-use coracle_linux::netlink::nftables::{Data, Element, Verdict};
+use coracle_linux::netlink::nftables::{Data, Element};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -129,13 +129,13 @@ impl Plan {
                     when_taken: WhenTaken::Refuse(format!("host port {}", mapping.text())),
                 });
             }
-            let chain = match self.source {
-                Source::Keep => layout::PUBLISHED_NONE.to_owned(),
-                Source::Local => NetworkChain::Published(*subnet).name(network),
-                Source::All => layout::PUBLISHED_ALL.to_owned(),
+            let tag = match self.source {
+                Source::Keep => layout::KEEP_SOURCES,
+                Source::Local => NetworkChain::Published(*subnet).tag(network),
+                Source::All => layout::ALL_SOURCES,
             };
             let (set, key) = published_place(*address);
-            let data = Data::Verdict(Verdict::Jump(chain));
+            let data = Data::Value(tag.to_vec());
             let element = Element {
                 key,
                 data,

@@ -7,9 +7,13 @@
 //!  output, dstnat       output       the same for this host's own connections
 //!                       published_ports   map (address . protocol . port | protocol . port) -> pod address . port
 //!  forward, filter      forward      between bridges that are closed to each other: drop
-//!  postrouting, srcnat  postrouting  translated connections: pod address -> published chain of its network
-//!                                    everything else: pod address -> masquerade chain of its network
+//!  postrouting, srcnat  postrouting  published connections of pods whose sources are all translated
+//!                       published_X  for a network X: published connections from localhost and from its own subnet
+//!                       masquerade_X for a network X: what its pods send out of their subnet
 //! ```
+//!
+//! Pods are elements of maps that say which network's chain means them by a number (a tag). Elements that name chains would
+//! be shorter to write, but each time one is added the kernel looks through all of them for loops.
 //!
 //! The cost of an ADD, and of a packet, is the same with one pod or a thousand.
 
@@ -24,13 +28,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// The table.
 pub(crate) const TABLE: &str = "coracle";
 
-/// Pod address to its network's masquerade chain.
+/// Pod address to the tag of its network's masquerade chain.
 pub(crate) const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
 /// Protocol and port on any address of the host to pod address and port.
 pub(crate) const PORTS: [&str; 2] = ["ports4", "ports6"];
 /// The same on one address of the host.
 pub(crate) const PORTS_AT: [&str; 2] = ["ports4_at", "ports6_at"];
-/// Pod addresses with published ports to how their connections' sources are translated.
+/// Address of a pod with published ports to the tag that says whose sources are translated.
 pub(crate) const PUBLISHED: [&str; 2] = ["published4", "published6"];
 /// Bridges whose pods other such bridges' pods do not reach.
 pub(crate) const CLOSED: &str = "closed_bridges";
@@ -51,22 +55,25 @@ pub(crate) const SETS: [&str; 10] = [
     WITHIN,
 ];
 
-/// Source never translated.
-pub(crate) const PUBLISHED_NONE: &str = "published_none";
-/// Source always translated.
-pub(crate) const PUBLISHED_ALL: &str = "published_all";
+/// The tag of pods whose published connections keep their sources.
+pub(crate) const KEEP_SOURCES: [u8; 4] = [0, 0, 0, 0];
+/// The tag of pods whose published connections all get a source of the host.
+pub(crate) const ALL_SOURCES: [u8; 4] = [1, 0, 0, 0];
 
 const PUBLISHED_PORTS: &str = "published_ports";
 const RAW: i32 = -300;
 const DSTNAT: i32 = -100;
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
+/// Before masquerading: a pod's connection to a published port is translated for another reason.
+const PUBLISHED_SRCNAT: i32 = 99;
 
 // Data types as nft numbers them (its include/datatype.h); a concatenation has six bits for each part.
 const IPV4_ADDR: u32 = 7;
 const IPV6_ADDR: u32 = 8;
 const INET_PROTO: u32 = 12;
 const INET_SERVICE: u32 = 13;
+const MARK: u32 = 19;
 const IFNAME: u32 = 41;
 const IFNAME_BYTES: u32 = 16;
 
@@ -93,7 +100,7 @@ pub(super) fn table() -> Vec<Message> {
     all
 }
 
-/// A chain of a network, made when the first element jumps to it. Its comment begins with the network's name.
+/// A base chain of a network, made with the network's first pod. Its comment begins with the network's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NetworkChain {
     /// Translates the source of what leaves this subnet, but for multicast.
@@ -106,50 +113,68 @@ pub(crate) enum NetworkChain {
 impl NetworkChain {
     /// The chain's name.
     pub(crate) fn name(self, network: &str) -> String {
-        let (kind, subnet) = match self {
-            Self::Masquerade(subnet) => ("masquerade", subnet),
-            Self::Published(subnet) => ("published", subnet),
+        let kind = match self {
+            Self::Masquerade(_) => "masquerade",
+            Self::Published(_) => "published",
         };
-        format!(
-            "{kind}_{:016x}",
-            crate::owner::hash(format!("{network}/{}", subnet.trunc()).as_bytes())
-        )
+        format!("{kind}_{:016x}", self.hash(network))
+    }
+
+    /// What the network's pods map to; never one of the fixed tags.
+    pub(crate) fn tag(self, network: &str) -> [u8; 4] {
+        let [a, b, c, d, ..] = self.hash(network).to_be_bytes();
+        [a | 2, b, c, d]
     }
 
     /// Makes the chain.
     pub(super) fn messages(self, network: &str) -> Vec<Message> {
         let name = self.name(network);
-        let (subnet, rules) = match self {
-            Self::Masquerade(subnet) => (subnet, masquerade_rules(subnet)),
-            Self::Published(subnet) => (subnet, published_rules(subnet)),
+        let tag = self.tag(network);
+        let (subnet, priority, rules) = match self {
+            Self::Masquerade(subnet) => (subnet, SRCNAT, masquerade_rules(subnet, tag)),
+            Self::Published(subnet) => (subnet, PUBLISHED_SRCNAT, published_rules(subnet, tag)),
+        };
+        let base = BaseChain {
+            kind: ChainKind::Nat,
+            hook: Hook::Postrouting,
+            priority,
         };
         let mut all = vec![add_chain(
             TABLE,
             &name,
-            None,
+            Some(base),
             &format!("{network}/{}", subnet.trunc()),
         )];
         all.extend(rules.into_iter().map(|rule| add_rule(TABLE, &name, rule, "")));
         all
     }
+
+    fn hash(self, network: &str) -> u64 {
+        let (Self::Masquerade(subnet) | Self::Published(subnet)) = self;
+        crate::owner::hash(format!("{network}/{}", subnet.trunc()).as_bytes())
+    }
 }
 
-fn masquerade_rules(subnet: IpNet) -> Vec<Expressions> {
+fn masquerade_rules(subnet: IpNet, tag: [u8; 4]) -> Vec<Expressions> {
     let v6 = subnet.addr().is_ipv6();
     let multicast = if v6 { MULTICAST6 } else { MULTICAST4 };
-    let to = || Expressions::new().destination(v6, Register(0));
-    let own = to().in_network(Register(0), subnet.network(), subnet.prefix_len(), true);
-    let others = to().in_network(Register(0), multicast.0, multicast.1, false);
-    vec![own.verdict(Verdict::Return), others.masquerade()]
+    let tagged = Expressions::new().same_family(v6).source(v6, Register(0));
+    let tagged = tagged
+        .map(MASQUERADE[usize::from(v6)], Register(0), Register(0))
+        .equals(Register(0), &tag);
+    let out = tagged.destination(v6, Register(0));
+    let out = out.in_network(Register(0), subnet.network(), subnet.prefix_len(), false);
+    let out = out
+        .destination(v6, Register(0))
+        .in_network(Register(0), multicast.0, multicast.1, false);
+    vec![out.masquerade()]
 }
 
-fn published_rules(subnet: IpNet) -> Vec<Expressions> {
+fn published_rules(subnet: IpNet, tag: [u8; 4]) -> Vec<Expressions> {
     let v6 = subnet.addr().is_ipv6();
     let from = |(network, prefix)| {
-        Expressions::new()
-            .source(v6, Register(0))
-            .in_network(Register(0), network, prefix, true)
-            .masquerade()
+        let from = published(v6, tag).source(v6, Register(0));
+        from.in_network(Register(0), network, prefix, true).masquerade()
     };
     // There is no published localhost of IPv6.
     let localhost = Some(LOOPBACK4).filter(|_| !v6).map(from);
@@ -157,6 +182,17 @@ fn published_rules(subnet: IpNet) -> Vec<Expressions> {
         .into_iter()
         .chain([from((subnet.network(), subnet.prefix_len()))])
         .collect()
+}
+
+/// A connection that came in through a published port of a pod with this tag.
+fn published(v6: bool, tag: [u8; 4]) -> Expressions {
+    let translated = Expressions::new()
+        .ct(CtKey::Status, Register(0))
+        .any_bit(Register(0), CT_STATUS_DNAT);
+    let to_pod = translated.same_family(v6).destination(v6, Register(0));
+    to_pod
+        .map(PUBLISHED[usize::from(v6)], Register(0), Register(0))
+        .equals(Register(0), &tag)
 }
 
 /// An interface name as a key.
@@ -182,11 +218,17 @@ fn sets() -> [Set<'static>; 10] {
             data_bytes: bytes + 4,
         },
     };
-    let verdicts = |name, (key_type, key_bytes)| Set {
-        name,
-        key_type,
-        key_bytes,
-        kind: SetKind::Verdicts,
+    let tags = |name, (key_type, key_bytes)| {
+        let kind = SetKind::Map {
+            data_type: MARK,
+            data_bytes: 4,
+        };
+        Set {
+            name,
+            key_type,
+            key_bytes,
+            kind,
+        }
     };
     let names = |name| Set {
         name,
@@ -195,14 +237,14 @@ fn sets() -> [Set<'static>; 10] {
         kind: SetKind::Set,
     };
     [
-        verdicts(MASQUERADE[0], address[0]),
-        verdicts(MASQUERADE[1], address[1]),
+        tags(MASQUERADE[0], address[0]),
+        tags(MASQUERADE[1], address[1]),
         map(PORTS[0], address[0], false),
         map(PORTS[1], address[1], false),
         map(PORTS_AT[0], address[0], true),
         map(PORTS_AT[1], address[1], true),
-        verdicts(PUBLISHED[0], address[0]),
-        verdicts(PUBLISHED[1], address[1]),
+        tags(PUBLISHED[0], address[0]),
+        tags(PUBLISHED[1], address[1]),
         Set {
             name: CLOSED,
             key_type: IFNAME,
@@ -217,45 +259,31 @@ fn chains() -> Vec<(&'static str, Option<BaseChain>)> {
     let base = |kind, hook, priority| Some(BaseChain { kind, hook, priority });
     vec![
         (PUBLISHED_PORTS, None),
-        (PUBLISHED_ALL, None),
-        (PUBLISHED_NONE, None),
         ("guard", base(ChainKind::Filter, Hook::Prerouting, RAW)),
         ("prerouting", base(ChainKind::Nat, Hook::Prerouting, DSTNAT)),
         ("output", base(ChainKind::Nat, Hook::Output, DSTNAT)),
         ("forward", base(ChainKind::Filter, Hook::Forward, FILTER)),
-        ("postrouting", base(ChainKind::Nat, Hook::Postrouting, SRCNAT)),
+        (
+            "postrouting",
+            base(ChainKind::Nat, Hook::Postrouting, PUBLISHED_SRCNAT),
+        ),
     ]
 }
 
 fn rules() -> Vec<(&'static str, Expressions)> {
     let mut all = guard_rules();
-    let published = || {
+    let to_ports = || {
         Expressions::new()
             .destination_is_local()
             .verdict(Verdict::Jump(PUBLISHED_PORTS.to_owned()))
     };
-    all.push(("prerouting", published()));
-    all.push(("output", published()));
+    all.push(("prerouting", to_ports()));
+    all.push(("output", to_ports()));
     all.extend(port_rules());
     all.extend(forward_rules());
     for v6 in [false, true] {
-        let family = usize::from(v6);
-        // First, since a pod's own connections to a published port are translated for another reason.
-        let translated = Expressions::new()
-            .ct(CtKey::Status, Register(0))
-            .any_bit(Register(0), CT_STATUS_DNAT);
-        let translated = translated.same_family(v6).destination(v6, Register(0));
-        all.push((
-            "postrouting",
-            translated.verdict_map(PUBLISHED[family], Register(0)),
-        ));
-        let from_pod = Expressions::new().same_family(v6).source(v6, Register(0));
-        all.push((
-            "postrouting",
-            from_pod.verdict_map(MASQUERADE[family], Register(0)),
-        ));
+        all.push(("postrouting", published(v6, ALL_SOURCES).masquerade()));
     }
-    all.push((PUBLISHED_ALL, Expressions::new().masquerade()));
     all
 }
 

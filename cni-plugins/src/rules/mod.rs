@@ -1,7 +1,7 @@
 //! nf_tables rules of attachments: elements of the sets of [`layout`], each with its owner in the comment.
 //!
-//! Adding is optimistic: elements only, one transaction. What is missing (the table, the chain of a network) is made
-//! when the kernel says so, and the elements are added again.
+//! Adding is optimistic: elements only, one transaction. What is missing (the table, the chains of a network) is made when
+//! the kernel says that it is.
 
 pub(crate) mod layout;
 
@@ -70,7 +70,7 @@ impl Rules {
         Ok(Self(Socket::open(Protocol::Netfilter)?))
     }
 
-    /// Adds elements, all or none. `chains` are those of the network that they jump to.
+    /// Adds elements, all or none. `chains` are those of the network that they are for.
     pub(crate) fn add(
         &mut self,
         entries: &[Entry],
@@ -80,6 +80,11 @@ impl Rules {
         if entries.is_empty() {
             return Ok(());
         }
+        for chain in chains {
+            if !nftables::has_chain(&mut self.0, TABLE, &chain.name(network))? {
+                self.set_up(network, std::slice::from_ref(chain))?;
+            }
+        }
         let changes = additions(entries);
         for _ in 0..ATTEMPTS {
             let refused = match nftables::commit(&mut self.0, None, changes.clone()) {
@@ -87,7 +92,7 @@ impl Rules {
                 Err(error) => error,
             };
             match refused.errno() {
-                Some(Errno::ENOENT) => self.set_up(network, chains)?,
+                Some(Errno::ENOENT) => self.set_up(network, &[])?,
                 Some(Errno::EEXIST | Errno::EBUSY) => {
                     if self.replace(entries)? {
                         return Ok(());

@@ -1,7 +1,6 @@
 //! Elements of sets and maps, each with a comment that names its owner.
 
 use super::super::{Attributes, Message, NetlinkError, Socket};
-use super::expression::{Verdict, with_verdict};
 use super::object::{comment, read_comment};
 use super::{CREATE, EXCLUSIVE, request};
 use nix::errno::Errno;
@@ -27,8 +26,6 @@ pub enum Data {
     None,
     /// In a map: these bytes.
     Value(Vec<u8>),
-    /// In a verdict map: what happens to the packet.
-    Verdict(Verdict),
 }
 
 /// An element of a set or map.
@@ -36,7 +33,7 @@ pub enum Data {
 pub struct Element {
     /// The key; parts of a concatenation padded to four bytes.
     pub key: Vec<u8>,
-    /// What it maps to. Verdicts are not read back.
+    /// What it maps to.
     pub data: Data,
     /// Who owns it.
     pub comment: String,
@@ -50,7 +47,6 @@ pub fn elements_add(table: &str, set: &str, elements: &[Element], exclusive: boo
         let item = match &element.data {
             Data::None => item,
             Data::Value(bytes) => item.with_nested(ELEMENT_DATA, |data| data.with(DATA_VALUE, bytes)),
-            Data::Verdict(verdict) => item.with_nested(ELEMENT_DATA, |data| with_verdict(data, verdict)),
         };
         item.with(ELEMENT_USERDATA, &comment(&element.comment))
     };

@@ -210,17 +210,6 @@ impl Expressions {
         self.push("lookup", fields)
     }
 
-    /// Does what the verdict map says for the key; goes on when it has none.
-    #[must_use]
-    pub fn verdict_map(self, map: &str, key: Register) -> Self {
-        let fields = vec![
-            Field::Text(1, map.to_owned()),
-            Field::Number(2, key.wire()),
-            Field::Number(3, VERDICT_REGISTER),
-        ];
-        self.push("lookup", fields)
-    }
-
     /// Goes on only when the destination is an address of this host.
     #[must_use]
     pub fn destination_is_local(self) -> Self {
@@ -290,7 +279,7 @@ impl Expressions {
 }
 
 /// Adds a verdict attribute.
-pub(super) fn with_verdict(message: Message, verdict: &Verdict) -> Message {
+fn with_verdict(message: Message, verdict: &Verdict) -> Message {
     let (code, chain): (i32, Option<&str>) = match verdict {
         Verdict::Drop => (0, None),
         Verdict::Accept => (1, None),

@@ -1,6 +1,8 @@
 //! Tables, chains, rules and sets.
 
 use super::super::{Attributes, Message, NetlinkError, Socket};
+use nix::errno::Errno;
+
 use super::{APPEND, CREATE, EXCLUSIVE, Expressions, request};
 
 const NEW_TABLE: u16 = 0;
@@ -35,7 +37,6 @@ const SET_DATA_TYPE: u16 = 6;
 const SET_DATA_LENGTH: u16 = 7;
 const SET_ID: u16 = 10;
 const SET_IS_MAP: u32 = 8;
-const DATA_VERDICT: u32 = 0xffff_ff00;
 const POLICY_ACCEPT: u32 = 1;
 /// The kernel takes up to 256 bytes of userdata; type, length and final zero need three.
 const COMMENT_BYTES: usize = 250;
@@ -89,8 +90,6 @@ pub struct Chain {
 pub enum SetKind {
     /// Nothing: membership only.
     Set,
-    /// A verdict.
-    Verdicts,
     /// Bytes of this nft data type and length.
     Map {
         /// Data type as nft numbers them, for listings.
@@ -186,9 +185,6 @@ pub fn add_set(table: &str, set: &Set<'_>, id: u32) -> Message {
         .with_be32(SET_ID, id);
     match set.kind {
         SetKind::Set => message.with_be32(SET_FLAGS, 0),
-        SetKind::Verdicts => message
-            .with_be32(SET_FLAGS, SET_IS_MAP)
-            .with_be32(SET_DATA_TYPE, DATA_VERDICT),
         SetKind::Map {
             data_type,
             data_bytes,
@@ -196,6 +192,18 @@ pub fn add_set(table: &str, set: &Set<'_>, id: u32) -> Message {
             .with_be32(SET_FLAGS, SET_IS_MAP)
             .with_be32(SET_DATA_TYPE, data_type)
             .with_be32(SET_DATA_LENGTH, data_bytes),
+    }
+}
+
+/// Whether a table has a chain of this name.
+pub fn has_chain(socket: &mut Socket, table: &str, name: &str) -> Result<bool, NetlinkError> {
+    let message = request("read chain", GET_CHAIN, 0)
+        .with_text(CHAIN_TABLE, table)
+        .with_text(CHAIN_NAME, name);
+    match socket.fetch(&message) {
+        Ok(_) => Ok(true),
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
