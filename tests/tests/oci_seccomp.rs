@@ -3,8 +3,12 @@
 
 mod oci;
 
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use oci::Bundle;
 use serde_json::{Value, json};
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixListener;
 
 fn bundle(name: &str, script: &str, seccomp: Value) -> Bundle {
     let mut bundle = Bundle::new(name, script);
@@ -109,6 +113,63 @@ fn the_profile_of_an_engine_lets_programs_run() {
         let said = bundle.run();
         assert!(said.out.ends_with("\n1\n"), "{said:?}");
     }
+}
+
+/// The agent takes the listener and lets go of it again: the kernel answers ENOSYS to calls nobody serves any more.
+#[test]
+fn an_agent_gets_the_listener_of_run_and_of_exec() {
+    let mut bundle = Bundle::new("sec-notify", "mkdir /tmp/x; sleep 1000");
+    let path = bundle.path().join("agent.sock");
+    let mut profile = deny(&["mkdir", "mkdirat"], "SCMP_ACT_NOTIFY");
+    profile["listenerPath"] = json!(path);
+    profile["listenerMetadata"] = json!("for you");
+    bundle.config["linux"]["seccomp"] = profile;
+    assert!(bundle.run().refused(1).contains("agent.sock"), "nobody listens");
+
+    let listener = UnixListener::bind(&path).unwrap();
+    let agent = std::thread::spawn(move || [(); 2].map(|()| take_listener(&listener)));
+    bundle.start();
+    let said = bundle.exec("mkdir /tmp/y");
+    assert!(said.err.contains("Function not implemented"), "{said:?}");
+    let [first, second] = agent.join().unwrap();
+    for message in [&first, &second] {
+        assert_eq!(message["fds"], json!(["seccompFd"]));
+        assert_eq!(message["metadata"], "for you");
+        assert_eq!(message["state"]["id"], bundle.id.as_str());
+        assert_eq!(message["state"]["bundle"], bundle.path().to_str().unwrap());
+    }
+    assert_eq!(
+        (&first["state"]["status"], &second["state"]["status"]),
+        (&json!("creating"), &json!("running"))
+    );
+    assert_eq!(first["pid"], first["state"]["pid"]);
+    assert_ne!(second["pid"], second["state"]["pid"]);
+}
+
+fn take_listener(listener: &UnixListener) -> Value {
+    let (connection, _) = listener.accept().unwrap();
+    let mut text = [0; 4096];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut parts = [IoSliceMut::new(&mut text)];
+    let message = recvmsg::<()>(
+        connection.as_raw_fd(),
+        &mut parts,
+        Some(&mut space),
+        MsgFlags::empty(),
+    )
+    .unwrap();
+    let fds: Vec<RawFd> = message
+        .cmsgs()
+        .unwrap()
+        .flat_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => fds,
+            _ => Vec::new(),
+        })
+        .collect();
+    let length = message.bytes;
+    assert_eq!(fds.len(), 1);
+    nix::unistd::close(fds[0]).unwrap();
+    serde_json::from_slice(&text[..length]).unwrap()
 }
 
 #[test]

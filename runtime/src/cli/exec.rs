@@ -85,6 +85,9 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     let plan = exec::plan(request)?;
     let signals = if detach { None } else { Some(Signals::block()?) };
     let process = exec::spawn(plan)?.finish()?;
+    for warning in &process.warnings {
+        global.log.warn(warning);
+    }
     if let (Some(socket), Some(console)) = (console_socket, &process.console) {
         hand_over::send(socket, b"/dev/console", console.as_fd())?;
     }
@@ -129,6 +132,7 @@ fn request(global: &Global, args: &ArgMatches) -> Result<ExecRequest, CliError> 
             Stdio::Inherit
         },
         process,
+        state: record.state(Status::Running),
         seccomp: profile.map(seccomp::compile).transpose()?,
         preserve_fds: launch::preserve_fds(args, 0)?,
         no_new_keyring: false,

@@ -4,7 +4,7 @@
 
 use super::chain;
 use super::gate::Closed;
-use super::message::{FromChild, ToChild};
+use super::message::{FromChild, ToChild, hand_over_listener};
 use super::namespaces::Joined;
 use crate::cgroup::{Cgroup, CgroupError, Join};
 use crate::hooks::{HookError, HookRun};
@@ -150,13 +150,13 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     assembled.root.finish(&plan)?;
     let env = payload::with_home(&plan.process.env, plan.process.uid);
     payload::give_streams(plan.process.uid);
-    let listener = identity::apply(&plan.identity, plan.seccomp.as_ref(), &plan.process.cwd)?;
+    identity::apply(
+        &plan.identity,
+        plan.seccomp.as_ref(),
+        &plan.process.cwd,
+        &mut |listener| hand_over_listener(listener, socket),
+    )?;
     let program = payload::find_program(&plan.process.args[0], &env)?;
-    if let Some(listener) = listener {
-        FromChild::SeccompListener(listener)
-            .send(socket)
-            .map_err(step("sending the seccomp listener"))?;
-    }
     // While its number is still its own: from here on nothing that owns a descriptor may be dropped.
     drop(assembled.root);
     get_ready(&plan, &gate, socket)?;

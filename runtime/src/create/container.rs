@@ -25,8 +25,6 @@ pub struct Container {
     pub cgroup: Cgroup,
     /// The other end of its terminal, if it has one.
     pub console: Option<OwnedFd>,
-    /// The listener of its system call filter, if that notifies anybody.
-    pub seccomp_listener: Option<OwnedFd>,
     /// What could not be done as asked, as sentences for the log.
     pub warnings: Vec<String>,
     pub(crate) facts: Facts,

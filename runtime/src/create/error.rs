@@ -3,6 +3,7 @@
 use crate::cgroup::CgroupError;
 use crate::hooks::HookError;
 use crate::rootfs::RootfsError;
+use crate::seccomp::DeliverError;
 use coracle_linux::process::Exit;
 use std::io;
 use std::path::PathBuf;
@@ -42,6 +43,9 @@ pub enum CreateError {
     /// The cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The agent of its system call filter.
+    #[error(transparent)]
+    Listener(#[from] DeliverError),
     /// What the container's user may not reach had to be opened for it.
     #[error(transparent)]
     Prepare(RootfsError),

@@ -6,7 +6,7 @@
 use coracle_linux::pidfd::Pid;
 use coracle_linux::socket;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// From the container's first process (or the process that makes it) to its maker.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(crate) enum FromChild {
     /// The other end of the container's terminal.
     Console(OwnedFd),
     /// The listener of its system call filter.
-    SeccompListener(OwnedFd),
+    SeccompListener(RawFd),
     /// Something could not be done as asked, and it goes on.
     Warning(String),
     /// Only the payload is left to be executed.
@@ -36,6 +36,8 @@ pub(crate) enum ToChild {
     Go,
     /// The hooks of the runtime have run.
     HooksDone,
+    /// The agent has the listener of its filter.
+    ListenerTaken,
     /// Execute the payload.
     Start,
 }
@@ -50,7 +52,14 @@ impl FromChild {
             }
             Self::RunHooks => socket::send(socket, b"H", &[]),
             Self::Console(fd) => socket::send(socket, b"C", &[fd.as_fd()]),
-            Self::SeccompListener(fd) => socket::send(socket, b"N", &[fd.as_fd()]),
+            // With write(2), the one call that a filter never holds up: nobody serves its listener yet.
+            Self::SeccompListener(number) => {
+                let mut text = vec![b'N'];
+                text.extend(number.to_le_bytes());
+                rustix::io::write(socket, &text)
+                    .map(drop)
+                    .map_err(io::Error::from)
+            }
             Self::Ready => socket::send(socket, b"R", &[]),
             Self::Warning(text) => send_text(socket, 'W', &text),
             Self::Failed(text) => send_text(socket, 'F', &text),
@@ -82,7 +91,12 @@ impl FromChild {
                 Self::Cloned(pid.ok_or_else(malformed)?, pidfd)
             }
             (Some((b'C', _)), Some(fd)) => Self::Console(fd),
-            (Some((b'N', _)), Some(fd)) => Self::SeccompListener(fd),
+            (Some((b'N', number)), None) => Self::SeccompListener(
+                number
+                    .try_into()
+                    .map(i32::from_le_bytes)
+                    .map_err(|_| malformed())?,
+            ),
             (Some((b'H', _)), None) => Self::RunHooks,
             (Some((b'R', _)), None) => Self::Ready,
             (Some((b'W', text)), None) => Self::Warning(String::from_utf8_lossy(text).into_owned()),
@@ -97,6 +111,7 @@ impl ToChild {
         let kind = match self {
             Self::Go => b"g",
             Self::HooksDone => b"h",
+            Self::ListenerTaken => b"l",
             Self::Start => b"s",
         };
         socket::send(socket, kind, &[])
@@ -108,11 +123,13 @@ impl ToChild {
     /// `UnexpectedEof` when the maker is gone.
     pub(crate) fn expect(self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let mut buffer = [0; 8];
-        let received = socket::receive(socket, &mut buffer, true)?;
-        let got = match (received.length, buffer[0]) {
+        // With read(2), which filters hold up even more seldom than recvmsg(2): see FromChild::SeccompListener.
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut buffer))?;
+        let got = match (length, buffer[0]) {
             (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
             (_, b'g') => Self::Go,
             (_, b'h') => Self::HooksDone,
+            (_, b'l') => Self::ListenerTaken,
             (_, b's') => Self::Start,
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };
@@ -128,6 +145,12 @@ fn send_text(socket: BorrowedFd<'_>, kind: char, text: &str) -> io::Result<()> {
     let mut message = format!("{kind}{text}").into_bytes();
     message.truncate(LONGEST);
     socket::send(socket, &message, &[])
+}
+
+/// Lets the maker take `listener` out of this process, and waits until its agent has it.
+pub(crate) fn hand_over_listener(listener: OwnedFd, socket: BorrowedFd<'_>) -> io::Result<()> {
+    FromChild::SeccompListener(listener.as_raw_fd()).send(socket)?;
+    ToChild::ListenerTaken.expect(socket)
 }
 
 /// Longest message in bytes; a chain of causes is cut there.

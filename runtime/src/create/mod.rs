@@ -14,7 +14,8 @@
 //!    prestart, createRuntime hooks
 //!    HooksDone ---------------------------------> createContainer hooks, pivot_root, masks, names, sysctls
 //!                                                 identity, capabilities, seccomp
-//!                                          <----- SeccompListener
+//!                                          <----- SeccompListener (only if the filter notifies an agent)
+//!    ListenerTaken ----------------------------->
 //!                                          <----- Ready
 //!    Created(container)                           waits at the gate: this socket, or the exec fifo
 //!  Container::start():
@@ -42,6 +43,7 @@ use crate::cgroup::Cgroup;
 use crate::hooks::{HookRun, Hooks};
 use crate::plan::{ContainerId, Gate, Plan};
 use crate::rootfs::{self, Prepared};
+use crate::seccomp::Listener;
 use crate::state::{Status, oci_state};
 use child::Inherited;
 use coracle_linux::namespace::Namespaces;
@@ -51,7 +53,7 @@ use coracle_linux::socket;
 use message::{FromChild, ToChild};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 /// How far something that does not block has come.
@@ -97,7 +99,7 @@ pub struct Creating {
     intermediate: Option<Child>,
     cgroup: Option<Cgroup>,
     console: Option<OwnedFd>,
-    seccomp_listener: Option<OwnedFd>,
+    listener: Option<Listener>,
     warnings: Vec<String>,
     hooks: Option<HookRun>,
     id_maps: Option<crate::plan::IdMaps>,
@@ -124,7 +126,7 @@ pub fn spawn(plan: Plan) -> Result<Creating, CreateError> {
         intermediate: None,
         cgroup: None,
         console: None,
-        seccomp_listener: None,
+        listener: plan.seccomp.as_ref().and_then(|filter| filter.listener.clone()),
         warnings: Vec::new(),
         hooks: None,
         id_maps: plan.namespaces.id_maps.clone(),
@@ -196,10 +198,7 @@ impl Creating {
                 self.console = Some(fd);
                 Ok(())
             }
-            FromChild::SeccompListener(fd) => {
-                self.seccomp_listener = Some(fd);
-                Ok(())
-            }
+            FromChild::SeccompListener(number) => self.hand_over_listener(number),
             FromChild::Warning(text) => {
                 self.warnings.push(text);
                 Ok(())
@@ -207,6 +206,15 @@ impl Creating {
             FromChild::Failed(text) => Err(CreateError::Child(text)),
             FromChild::Ready | FromChild::End => Err(self.died()),
         }
+    }
+
+    fn hand_over_listener(&mut self, number: RawFd) -> Result<(), CreateError> {
+        if let (Some(listener), Some(child)) = (&self.listener, &self.child) {
+            listener.deliver(child, number, &self.state(Status::Creating))?;
+        }
+        ToChild::ListenerTaken
+            .send(self.socket.as_fd())
+            .map_err(CreateError::Channel)
     }
 
     fn created(&mut self) -> Result<Container, CreateError> {
@@ -228,7 +236,6 @@ impl Creating {
             pidfd: child.pidfd,
             cgroup,
             console: self.console.take(),
-            seccomp_listener: self.seccomp_listener.take(),
             warnings: std::mem::take(&mut self.warnings),
             facts,
             socket,

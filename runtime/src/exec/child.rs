@@ -3,7 +3,7 @@
 use super::plan::ExecPlan;
 use crate::cgroup::{CgroupError, Join};
 use crate::create::chain;
-use crate::create::message::FromChild;
+use crate::create::message::{FromChild, hand_over_listener};
 use crate::identity::{self, IdentityError};
 use crate::payload::{self, LookupError};
 use crate::plan::Stdio;
@@ -58,7 +58,11 @@ fn execute(
     be_on(plan.affinity.initial.as_ref())?;
     cgroup.enter()?;
     be_on(plan.affinity.last.as_ref())?;
-    identity::before_root(&plan.identity)?;
+    if let Some(warning) = identity::before_root(&plan.identity)? {
+        FromChild::Warning(warning)
+            .send(socket)
+            .map_err(step("reporting a warning"))?;
+    }
     close_the_callers(&plan, socket)?;
     let entered = namespaces.difference(Namespaces::PID);
     namespace::enter(plan.pidfd.as_fd(), entered).map_err(step("joining the container's namespaces"))?;
@@ -72,13 +76,13 @@ fn execute(
     take_streams(&mut plan, socket)?;
     let env = payload::with_home(&plan.process.env, plan.uid);
     payload::give_streams(plan.uid);
-    let listener = identity::apply(&plan.identity, plan.seccomp.as_ref(), &plan.process.cwd)?;
+    identity::apply(
+        &plan.identity,
+        plan.seccomp.as_ref(),
+        &plan.process.cwd,
+        &mut |listener| hand_over_listener(listener, socket),
+    )?;
     let program = payload::find_program(&plan.process.args[0], &env)?;
-    if let Some(listener) = listener {
-        FromChild::SeccompListener(listener)
-            .send(socket)
-            .map_err(step("sending the seccomp listener"))?;
-    }
     process::keep_on_exec(plan.preserve_fds).map_err(step("keeping the descriptors of preserve-fds"))?;
     process::close_all_but(&[socket], 3 + plan.preserve_fds).map_err(step("closing descriptors"))?;
     process::execve(&program, &plan.process.args, &env).map_err(|source| ChildError::Exec {

@@ -3,6 +3,7 @@
 use crate::cgroup::CgroupError;
 use crate::identity::IdentityError;
 use crate::plan::PlanError;
+use crate::seccomp::DeliverError;
 use std::io;
 
 /// Why a process could not be started in a container.
@@ -25,6 +26,9 @@ pub enum ExecError {
         /// As given.
         list: String,
     },
+    /// The agent of its filter.
+    #[error(transparent)]
+    Listener(#[from] DeliverError),
     /// The socket to the child.
     #[error("the channel to the process")]
     Channel(#[source] io::Error),

@@ -63,15 +63,14 @@ impl Hidden {
         }
         Ok(Self { was_dumpable })
     }
+}
 
-    pub(super) fn end(self) -> Result<(), ExecError> {
-        if !self.was_dumpable {
-            return Ok(());
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if self.was_dumpable {
+            // Setting a flag of its own: there is nothing to fail, and nothing to be done if it did.
+            let _ = prctl::set_dumpable(true);
         }
-        prctl::set_dumpable(true).map_err(|source| ExecError::Caller {
-            doing: "coming out of hiding",
-            source,
-        })
     }
 }
 

@@ -11,7 +11,8 @@
 //!                                                 keyring, terminal, streams
 //!  step():                                <------ Console (a terminal's other end)
 //!                                                 identity, capabilities, seccomp
-//!                                         <------ SeccompListener
+//!                                         <------ SeccompListener (only if the filter notifies an agent)
+//!    ListenerTaken ----------------------------->
 //!                                         <------ Failed, or the end of the stream: the payload runs
 //! ```
 //! The PID namespace is entered by the caller for the length of the clone, so that no process in between is needed. The
@@ -26,12 +27,13 @@ mod plan;
 pub use error::ExecError;
 pub use plan::{ExecPlan, ExecRequest, plan};
 
-use crate::create::message::FromChild;
+use crate::create::message::{FromChild, ToChild};
 use crate::create::{Step, wait_readable};
+use crate::seccomp::Listener;
 use coracle_linux::pidfd::{Pid, Signal};
 use coracle_linux::process::{self, Child, Clone};
 use coracle_linux::{pidfd, socket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 /// A process on its way to its payload. Poll its descriptor, then [`step`](Self::step).
 #[derive(Debug)]
@@ -39,7 +41,9 @@ pub struct Executing {
     socket: OwnedFd,
     child: Option<Child>,
     console: Option<OwnedFd>,
-    seccomp_listener: Option<OwnedFd>,
+    listener: Option<Listener>,
+    state: Vec<u8>,
+    warnings: Vec<String>,
 }
 
 /// A process that runs its payload: a child of the caller, who collects it.
@@ -51,36 +55,38 @@ pub struct Process {
     pub pidfd: OwnedFd,
     /// The other end of its terminal, if it has one.
     pub console: Option<OwnedFd>,
-    /// The listener of its system call filter, if that notifies anybody.
-    pub seccomp_listener: Option<OwnedFd>,
+    /// What could not be done as asked, for the log.
+    pub warnings: Vec<String>,
 }
 
 /// Makes the process and returns at once. The caller has one thread.
 ///
 /// # Errors
 /// Says what could not be done; there is no process then.
-pub fn spawn(plan: ExecPlan) -> Result<Executing, ExecError> {
+pub fn spawn(mut plan: ExecPlan) -> Result<Executing, ExecError> {
     let (ours, theirs) = socket::message_pair().map_err(ExecError::Channel)?;
     let cgroup = plan.cgroup.join()?;
     let namespaces = join::different(plan.pid, plan.pidfd.as_fd())?;
-    let child = {
-        let hidden = join::Hidden::from_ptrace()?;
-        let visit = join::PidNamespaceVisit::enter(plan.pidfd.as_fd(), namespaces)?;
-        let how = Clone {
-            cgroup: cgroup.into.as_ref().map(AsFd::as_fd),
-            ..Clone::default()
-        };
-        let made = process::clone(&how, || child::main(plan, namespaces, &cgroup, theirs.as_fd()));
-        visit.leave()?;
-        hidden.end()?;
-        made.map_err(ExecError::Clone)?
+    let listener = plan.seccomp.as_ref().and_then(|filter| filter.listener.clone());
+    let state = std::mem::take(&mut plan.state);
+    let hidden = join::Hidden::from_ptrace()?;
+    let visit = join::PidNamespaceVisit::enter(plan.pidfd.as_fd(), namespaces)?;
+    let how = Clone {
+        cgroup: cgroup.into.as_ref().map(AsFd::as_fd),
+        ..Clone::default()
     };
-    Ok(Executing {
+    let made = process::clone(&how, || child::main(plan, namespaces, &cgroup, theirs.as_fd()));
+    let home = visit.leave();
+    drop(hidden);
+    let executing = Executing {
         socket: ours,
-        child: Some(child),
+        child: Some(made.map_err(ExecError::Clone)?),
         console: None,
-        seccomp_listener: None,
-    })
+        listener,
+        state,
+        warnings: Vec::new(),
+    };
+    home.map(|()| executing)
 }
 
 impl Executing {
@@ -93,7 +99,8 @@ impl Executing {
             match FromChild::receive(self.socket.as_fd()).map_err(ExecError::Channel)? {
                 None => return Ok(Step::Pending),
                 Some(FromChild::Console(fd)) => self.console = Some(fd),
-                Some(FromChild::SeccompListener(fd)) => self.seccomp_listener = Some(fd),
+                Some(FromChild::SeccompListener(number)) => self.hand_over_listener(number)?,
+                Some(FromChild::Warning(text)) => self.warnings.push(text),
                 Some(FromChild::Failed(text)) => return Err(ExecError::Child(text)),
                 Some(_) => return self.running().map(Step::Done),
             }
@@ -117,13 +124,21 @@ impl Executing {
         let Some(Child { pid, pidfd }) = self.child.take() else {
             return Err(ExecError::Finished);
         };
-        let (console, seccomp_listener) = (self.console.take(), self.seccomp_listener.take());
         Ok(Process {
             pid,
             pidfd,
-            console,
-            seccomp_listener,
+            console: self.console.take(),
+            warnings: std::mem::take(&mut self.warnings),
         })
+    }
+
+    fn hand_over_listener(&mut self, number: RawFd) -> Result<(), ExecError> {
+        if let (Some(listener), Some(child)) = (&self.listener, &self.child) {
+            listener.deliver(child, number, &self.state)?;
+        }
+        ToChild::ListenerTaken
+            .send(self.socket.as_fd())
+            .map_err(ExecError::Channel)
     }
 }
 

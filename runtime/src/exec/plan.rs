@@ -25,6 +25,8 @@ pub struct ExecRequest {
     pub process: Process,
     /// The container's compiled filter (`seccomp::compile` of `linux.seccomp`).
     pub seccomp: Option<Filter>,
+    /// The container's state as JSON, for the agent of a filter that notifies one.
+    pub state: Vec<u8>,
     /// Its standard streams.
     pub stdio: Stdio,
     /// How many descriptors from 3 on it gets beside the standard streams.
@@ -45,6 +47,7 @@ pub struct ExecPlan {
     pub(super) identity: IdentityPlan,
     pub(super) affinity: Affinity,
     pub(super) seccomp: Option<Filter>,
+    pub(super) state: Vec<u8>,
     pub(super) stdio: Stdio,
     pub(super) preserve_fds: u32,
     pub(super) no_new_keyring: bool,
@@ -69,6 +72,7 @@ pub fn plan(request: ExecRequest) -> Result<ExecPlan, ExecError> {
         cgroup,
         process,
         seccomp,
+        state,
         stdio,
         preserve_fds,
         no_new_keyring,
@@ -94,6 +98,7 @@ pub fn plan(request: ExecRequest) -> Result<ExecPlan, ExecError> {
         cgroup,
         affinity,
         seccomp,
+        state,
         stdio,
         preserve_fds,
         no_new_keyring,

@@ -146,7 +146,8 @@ pub fn before_root(plan: &IdentityPlan) -> Result<Option<String>, IdentityError>
 }
 
 /// Gives this process, which has one thread, the identity of `plan`, and changes to `cwd`, a path in the container.
-/// The notification descriptor of the filter is returned when it has one.
+/// `hand_over` gets the notification descriptor of a filter that has one, at once: whatever system call comes next may
+/// be one that waits for the agent behind it.
 ///
 /// # Errors
 /// The field whose step the kernel refused. The process is then of no use and must end.
@@ -154,14 +155,14 @@ pub fn apply(
     plan: &IdentityPlan,
     filter: Option<&Filter>,
     cwd: &Path,
-) -> Result<Option<OwnedFd>, IdentityError> {
+    hand_over: &mut dyn FnMut(OwnedFd) -> std::io::Result<()>,
+) -> Result<(), IdentityError> {
     limits::apply(&plan.rlimits)?;
     plan.schedule.apply()?;
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
-    let early = filter
-        .filter(|_| !plan.no_new_privileges)
-        .map(install)
-        .transpose()?;
+    if let Some(filter) = filter.filter(|_| !plan.no_new_privileges) {
+        install(filter, hand_over)?;
+    }
     plan.capabilities.drop_bounding()?;
     thread::set_keep_capabilities(true)
         .map_err(refused("process.capabilities", "keep over the change of user"))?;
@@ -176,16 +177,22 @@ pub fn apply(
         let field = "process.noNewPrivileges";
         coracle_linux::prctl::set_no_new_privs().map_err(|source| refusal(field, "set", source))?;
     }
-    let late = filter
-        .filter(|_| plan.no_new_privileges)
-        .map(install)
-        .transpose()?;
-    Ok(early.or(late).flatten())
+    if let Some(filter) = filter.filter(|_| plan.no_new_privileges) {
+        install(filter, hand_over)?;
+    }
+    Ok(())
 }
 
-fn install(filter: &Filter) -> Result<Option<OwnedFd>, IdentityError> {
-    coracle_linux::seccomp::install(&filter.program, filter.flags)
-        .map_err(|source| refusal("linux.seccomp", "install the filter", source))
+fn install(
+    filter: &Filter,
+    hand_over: &mut dyn FnMut(OwnedFd) -> std::io::Result<()>,
+) -> Result<(), IdentityError> {
+    let field = "linux.seccomp";
+    let listener = coracle_linux::seccomp::install(&filter.program, filter.flags)
+        .map_err(|source| refusal(field, "install the filter", source))?;
+    listener.map_or(Ok(()), |listener| {
+        hand_over(listener).map_err(|source| refusal(field, "hand the listener over", source))
+    })
 }
 
 fn check_user(user: &User) -> Result<(), IdentityError> {

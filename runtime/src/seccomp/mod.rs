@@ -18,11 +18,11 @@ mod arch;
 mod assemble;
 #[cfg(test)]
 mod interpreter;
-pub mod notify;
+mod notify;
 mod profile;
 
 pub use arch::{Arch, supported_architectures};
-pub use notify::Listener;
+pub use notify::{DeliverError, Listener};
 pub use profile::Action;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};

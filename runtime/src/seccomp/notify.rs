@@ -10,15 +10,13 @@
 //!
 //! The process may only use write(2) between the two messages: any other call could be one that waits for the agent.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-
-use oci_spec::runtime::State;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use coracle_linux::process::Child;
+use coracle_linux::socket;
+use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
 use serde::Serialize;
+use serde_json::Value;
+use std::os::fd::{AsFd as _, RawFd};
+use std::path::PathBuf;
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
 pub(super) const LISTENER_FLAGS: u64 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
@@ -53,6 +51,9 @@ pub enum DeliverError {
         /// sendmsg(2).
         source: std::io::Error,
     },
+    /// The process has ended, or this one may not look into it.
+    #[error("linux.seccomp: take the listener out of the process: {0}")]
+    Take(std::io::Error),
     /// The state cannot be written as JSON.
     #[error("linux.seccomp: state for the listener: {0}")]
     Encode(serde_json::Error),
@@ -67,46 +68,34 @@ struct ContainerProcessState<'a> {
     pid: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a str>,
-    state: &'a State,
+    state: &'a Value,
 }
 
 impl Listener {
-    /// Hands `fd`, the listener of the filter of process `pid`, to the agent.
+    /// Takes descriptor `number`, the listener of its filter, out of `process`, and hands it to the agent together
+    /// with `state`, the container's state as JSON.
     ///
     /// # Errors
-    /// The agent cannot be reached or does not take the message.
-    pub fn deliver(&self, fd: BorrowedFd<'_>, pid: i32, state: &State) -> Result<(), DeliverError> {
+    /// The descriptor cannot be taken; the agent cannot be reached or does not take the message.
+    pub fn deliver(&self, process: &Child, number: RawFd, state: &[u8]) -> Result<(), DeliverError> {
+        let fd = pidfd_getfd(&process.pidfd, number, PidfdGetfdFlags::empty())
+            .map_err(|errno| DeliverError::Take(errno.into()))?;
+        let state: Value = serde_json::from_slice(state).map_err(DeliverError::Encode)?;
         let message = ContainerProcessState {
-            oci_version: state.version(),
+            oci_version: state["ociVersion"].as_str().unwrap_or_default(),
             fds: ["seccompFd"],
-            pid,
+            pid: process.pid.as_raw_nonzero().get(),
             metadata: self.metadata.as_deref(),
-            state,
+            state: &state,
         };
         let message = serde_json::to_vec(&message).map_err(DeliverError::Encode)?;
-        let agent = UnixStream::connect(&self.path).map_err(|source| DeliverError::Connect {
+        let agent = socket::connect(&self.path).map_err(|source| DeliverError::Connect {
             path: self.path.clone(),
             source,
         })?;
-        send(&agent, &message, fd).map_err(|source| DeliverError::Send {
+        socket::send(agent.as_fd(), &message, &[fd.as_fd()]).map_err(|source| DeliverError::Send {
             path: self.path.clone(),
             source,
         })
     }
-}
-
-fn send(agent: &UnixStream, message: &[u8], fd: BorrowedFd<'_>) -> std::io::Result<()> {
-    let fds = [fd];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    let sent = sendmsg(
-        agent.as_fd(),
-        &[IoSlice::new(message)],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )?;
-    // The descriptor travels with the first bytes; the rest of a long state follows as plain data.
-    let mut rest = agent;
-    std::io::Write::write_all(&mut rest, message.get(sent..).unwrap_or_default())
 }

@@ -131,6 +131,12 @@ impl Record {
         Ok(if frozen { Status::Paused } else { Status::Running })
     }
 
+    /// Its state as the specification's JSON.
+    #[must_use]
+    pub fn state(&self, status: Status) -> Vec<u8> {
+        oci_state(&self.facts(), status, Pid::from_raw(self.pid))
+    }
+
     fn facts(&self) -> Facts {
         Facts {
             id: self.id.clone(),
