@@ -67,8 +67,16 @@ pub(crate) struct Ends {
 }
 
 /// Checks the request and opens what the container gets from the pod.
-pub(crate) fn plan(request: CreateContainerRequest, pod: &Pod) -> Result<Planned, RequestError> {
-    let mut spec = coracle_runtime::spec::parse(request.spec)?.spec;
+pub(crate) fn plan(
+    id: ContainerId,
+    request: CreateContainerRequest,
+    pod: &Pod,
+) -> Result<Planned, RequestError> {
+    let loaded = coracle_runtime::spec::parse(request.spec)?;
+    for warning in &loaded.warnings {
+        eprintln!("coracle-shim: container {id}: {warning}");
+    }
+    let mut spec = loaded.spec;
     check_spec(&spec, pod)?;
     share_namespaces(&mut spec, pod);
     let terminal = spec
@@ -83,7 +91,7 @@ pub(crate) fn plan(request: CreateContainerRequest, pod: &Pod) -> Result<Planned
     let root = root(request.overlay.into_option(), &spec, &bundle)?;
     let (stdio, output, stdin) = streams(terminal, request.stdin)?;
     let plan = coracle_runtime::plan(CreateRequest {
-        id: request.id.parse::<ContainerId>()?,
+        id,
         bundle,
         spec,
         root,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use coracle_linux::pidfd;
 use coracle_linux::process::{self, Exit};
-use coracle_runtime::{CreateError, StartError};
+use coracle_runtime::{ContainerId, CreateError, StartError};
 use coracle_shim_api::pod::{
     ContainerState, CreateContainerRequest, CreateContainerResponse, Empty, ExecOutput, ExecRequest,
     KillContainerRequest, StartContainerResponse,
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use ttrpc::r#async::ServerStreamSender;
 
 use super::{Driver, Event, Refused, Reply, answer};
-use crate::container::request::{self, Ends};
+use crate::container::request::{self, Ends, RequestError};
 use crate::container::{Container, ContainerError, Live, Phase, collect, nanoseconds};
 use crate::exec;
 use crate::log::{Log, LogFile, Output};
@@ -43,14 +43,15 @@ impl Driver {
         &mut self,
         request: CreateContainerRequest,
     ) -> Result<(String, oneshot::Sender<()>, Ends), Refused> {
-        let id = request.id.clone();
         let pod = self.running_pod()?;
+        let checked: ContainerId = request.id.parse().map_err(RequestError::Id)?;
+        let id = request.id.clone();
         if self.containers.contains_key(&id) {
             return Err(Refused::Exists(id));
         }
         let planned = {
             let _span = self.trace.span("CreateContainer.plan", &id);
-            request::plan(request, pod)?
+            request::plan(checked, request, pod)?
         };
         let making = self.reaper.making();
         let creating = {
@@ -80,34 +81,34 @@ impl Driver {
         let Some(mut entry) = self.containers.remove(id) else {
             return;
         };
-        let Phase::Creating { reply, mut ends, .. } = entry.phase else {
+        let Phase::Creating { reply, ends, .. } = entry.phase else {
             return;
         };
-        let container = match result {
-            Some(Ok(container)) => container,
-            failed => {
-                let refused = match failed {
-                    Some(Err(error)) => ContainerError::Create(error).into(),
-                    _ => Refused::Cancelled(id.into()),
-                };
-                answer(reply, Err(refused));
-                entry
-                    .deleting
-                    .drain(..)
-                    .for_each(|reply| answer(reply, Ok(Empty::new())));
-                entry
-                    .waiting
-                    .drain(..)
-                    .for_each(|reply| answer(reply, Err(Refused::Unknown(id.into()))));
-                return;
-            }
-        };
+        // Replaced at once, one way or the other.
+        entry.phase = Phase::Removing(Exit::Code(0));
+        match result {
+            Some(Ok(container)) => self.keep(id, entry, *container, (reply, ends, making)),
+            Some(Err(error)) => give_up(entry, reply, ContainerError::Create(error).into()),
+            None => give_up(entry, reply, Refused::Cancelled(id.into())),
+        }
+    }
+
+    fn keep(
+        &mut self,
+        id: &str,
+        mut entry: Container,
+        container: coracle_runtime::Container,
+        (reply, mut ends, making): (Reply<CreateContainerResponse>, Ends, Making),
+    ) {
         entry.pid = container.pid.as_raw_nonzero().get().unsigned_abs();
         entry.created_at = Some(SystemTime::now());
+        for warning in &container.warnings {
+            eprintln!("coracle-shim: container {id}: {warning}");
+        }
         let claim = Some(self.reaper.claim(container.pid));
         drop(making);
         let mut live = Box::new(Live {
-            container: *container,
+            container,
             claim,
             seccomp: ends.seccomp.take(),
         });
@@ -313,6 +314,17 @@ impl Driver {
             }
             Err(error) => answer(reply, Err(ContainerError::Exec(error).into())),
         }
+    }
+}
+
+/// Tells everybody who waits for a container that there will be none.
+fn give_up(entry: Container, reply: Reply<CreateContainerResponse>, refused: Refused) {
+    answer(reply, Err(refused));
+    for deleting in entry.deleting {
+        answer(deleting, Ok(Empty::new()));
+    }
+    for waiting in entry.waiting {
+        answer(waiting, Err(Refused::Unknown(entry.id.clone())));
     }
 }
 
