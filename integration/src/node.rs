@@ -12,7 +12,7 @@
 //! the machine is the cgroup tree (each node has a path of its own there) and the scratch folder.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,9 +24,10 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, geteuid};
 
-use crate::{cgroups, programs};
+use crate::{cgroups, programs, wait};
 
 /// How long a test may take that says nothing else.
 const USUAL: Duration = Duration::from_secs(240);
@@ -43,6 +44,8 @@ pub struct Node {
     init: Child,
     own_pids: File,
     node_pids: File,
+    /// The children of the node's thread, as the machine counts: proc_tid_children(5).
+    children: File,
 }
 
 /// Runs a test on a node of its own.
@@ -220,6 +223,7 @@ impl Node {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let own_pids = File::open("/proc/thread-self/ns/pid").expect("open the own PID namespace");
+        let children = File::open("/proc/thread-self/children").expect("open the list of own children");
         unshare(
             CloneFlags::CLONE_NEWNS
                 | CloneFlags::CLONE_NEWNET
@@ -238,6 +242,7 @@ impl Node {
             init,
             own_pids,
             node_pids,
+            children,
         }
     }
 
@@ -246,8 +251,29 @@ impl Node {
         // A frozen process would not die.
         cgroups::thaw(&self.cgroup);
         let _ = self.init.kill();
-        let _ = self.init.wait();
+        wait::until(wait::SOON, || {
+            self.collect_children();
+            match self.init.try_wait() {
+                Ok(Some(_)) => Ok(()),
+                other => Err(format!("the node's processes do not end: {other:?}")),
+            }
+        })?;
         cgroups::remove(&self.cgroup)
+    }
+
+    /// A PID namespace is only gone when everybody in it was waited for, and a test that failed did not wait for its
+    /// children; they are this thread's.
+    fn collect_children(&mut self) {
+        let mut list = String::new();
+        let _ = self
+            .children
+            .rewind()
+            .and_then(|()| self.children.read_to_string(&mut list));
+        for pid in list.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            if Some(pid) != i32::try_from(self.init.id()).ok() {
+                let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+            }
+        }
     }
 }
 
