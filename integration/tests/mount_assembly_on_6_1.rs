@@ -5,10 +5,11 @@
 //!   writes an initramfs: busybox, coracle,
 //!   bundles, two scripts; starts qemu  ---------> /init: copy all to a tmpfs, switch_root to it
 //!                                                 (pivot_root cannot leave the initramfs)
-//!                                                 /second: mount cgroup v1, run the bundles
-//!   reads the serial line  <--------------------- [name] output ... code N
+//!                                                 /second: mount cgroup v1, run the bundles with coracle,
+//!                                                 start coracled, play a pod of an image of 60 layers
+//!   reads the serial line  <--------------------- == name, output, code N
 //! ```
-//! One boot, some ten seconds. What differs on this kernel: nothing can be attached to a detached mount, a detached
+//! One boot, some fifteen seconds. What differs on this kernel: nothing can be attached to a detached mount, a detached
 //! mount cannot be cloned, and overlay layers cannot be given by descriptor.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use coracle_integration::image::{Image, Layer};
 use coracle_integration::programs;
 use serde_json::{Value, json};
 
@@ -79,6 +81,17 @@ fn containers_run_on_debians_6_1_kernel() {
         assert!(exec.contains(expected), "{expected}: {exec}");
     }
 
+    let pod = said("pod");
+    for expected in [
+        "[first] the other one left this",
+        "[main] 60 layers",
+        "[main] the other one left this",
+        "[main] shm 65536",
+        "code 0",
+    ] {
+        assert!(pod.contains(expected), "{expected}: {pod}");
+    }
+
     let user = said("user");
     assert!(
         user.contains("uid 0") && user.contains("map 0 100000 65536") && user.contains("code 0"),
@@ -107,7 +120,7 @@ for one in cpu cpuacct cpuset memory devices freezer blkio pids; do
 done
 echo "kernel $(uname -r)"
 run() {
-    echo "[$1]"
+    echo "== $1"
     coracle run --bundle /bundles/$1 $1 </dev/null 2>&1
     echo "code $?"
 }
@@ -116,7 +129,7 @@ echo "one" > /bundles/mounts/outside/file
 mount -t tmpfs tmpfs /bundles/mounts/outside/below
 run mounts
 run user
-echo "[exec]"
+echo "== exec"
 before=$(wc -l < /proc/self/mountinfo)
 coracle run --detach --bundle /bundles/exec exec </dev/null >/dev/null 2>&1
 coracle exec --user 5 exec sh -c 'echo joined as $(id -u)' 2>&1
@@ -127,7 +140,19 @@ coracle delete --force exec
 echo "deleted $?"
 echo "$(find /sys/fs/cgroup -name 'coracle*' -type d | wc -l) cgroups left"
 echo "$(( $(wc -l < /proc/self/mountinfo) - before )) mounts left"
-echo "[end]"
+echo "== pod"
+mkdir -p /etc /var/lib
+hostname machine
+ifconfig lo up
+root=/var/lib/$(printf '%0180d' 0)
+coracled --root $root --state /run/state --listen unix:///run/coracled.sock >/run/log 2>&1 &
+export CORACLE_ADDRESS=unix:///run/coracled.sock
+until [ -S /run/coracled.sock ]; do sleep 0.1; done
+coraclectl image import /bundles/image.tar
+timeout 60 coraclectl play --follow /bundles/pod.yaml 2>&1
+echo "code $?"
+cat /run/log
+echo "== end"
 poweroff -f
 "#;
 
@@ -148,6 +173,52 @@ touch /new/deep/place/file && echo new/deep/place is made
 
 const USER: &str = "echo uid $(id -u); echo map $(cat /proc/self/uid_map); touch /tmp/mine";
 
+const POD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: pod
+spec:
+  hostNetwork: true
+  restartPolicy: Never
+  initContainers:
+    - name: first
+      image: localhost/layers:1
+      command: [sh, -c, "echo left this > /shared/file; echo the other one $(cat /shared/file)"]
+      volumeMounts: [{name: shared, mountPath: /shared}]
+  containers:
+    - name: main
+      image: localhost/layers:1
+      command: [sh, -c, "echo $(cat /layer/* | wc -l) layers; echo the other one $(cat /shared/file); set -- $(df -k /dev/shm | tail -n 1); echo shm $2; touch /written"]
+      volumeMounts: [{name: shared, mountPath: /shared}]
+  volumes:
+    - name: shared
+      emptyDir: {medium: Memory, sizeLimit: 1Mi}
+"#;
+
+/// Sixty layers; their names and the daemon's long root together are more than one mount option can hold.
+fn image() -> Vec<u8> {
+    let mut base = Layer::default().directory("bin", 0o755).directory("layer", 0o755);
+    base = base.file("bin/busybox", 0o755, fs::read("/bin/busybox").unwrap());
+    for applet in APPLETS {
+        base = base.symlink(&format!("bin/{applet}"), "busybox");
+    }
+    let more = (1..=60).map(|number| Layer::default().file(&format!("layer/{number}"), 0o644, "one\n"));
+    let image = Image {
+        name: "localhost/layers:1".to_owned(),
+        layers: std::iter::once(base).chain(more).collect(),
+        env: vec!["PATH=/bin".to_owned()],
+        ..Image::default()
+    };
+    let mut archive = Vec::new();
+    image.write(&mut archive).unwrap();
+    archive
+}
+
+const APPLETS: [&str; 11] = [
+    "sh", "cat", "df", "head", "hostname", "id", "readlink", "sleep", "tail", "touch", "wc",
+];
+
 /// The machine's whole file system as a newc archive.
 fn initramfs(folder: &Path, overlay_module: &[u8]) -> Vec<u8> {
     let mut archive = Archive::default();
@@ -157,15 +228,19 @@ fn initramfs(folder: &Path, overlay_module: &[u8]) -> Vec<u8> {
         0o755,
         &fs::read("/bin/busybox").expect("busybox-static is installed"),
     );
-    archive.file(
-        "bin/coracle",
-        0o755,
-        &fs::read(programs::ours("coracle")).unwrap(),
-    );
+    for program in ["coracle", "coracled", "coracle-shim", "coraclectl"] {
+        archive.file(
+            &format!("bin/{program}"),
+            0o755,
+            &fs::read(programs::ours(program)).unwrap(),
+        );
+    }
     archive.file("overlay.ko", 0o644, overlay_module);
     archive.file("init", 0o755, FIRST.as_bytes());
     archive.file("second", 0o755, SECOND.as_bytes());
     archive.folder("bundles");
+    archive.file("bundles/image.tar", 0o644, &image());
+    archive.file("bundles/pod.yaml", 0o644, POD.as_bytes());
     let default = default_config(folder);
     archive.bundle(
         "plain",
@@ -257,9 +332,7 @@ impl Archive {
         );
         let busybox = fs::read("/bin/busybox").unwrap();
         self.file(&format!("{base}/rootfs/bin/busybox"), 0o755, &busybox);
-        for applet in [
-            "sh", "cat", "df", "head", "hostname", "id", "readlink", "sleep", "tail", "touch", "wc",
-        ] {
+        for applet in APPLETS {
             self.entry(&format!("{base}/rootfs/bin/{applet}"), 0o120_777, b"busybox");
         }
     }
@@ -362,10 +435,10 @@ fn wait_for_end(mut machine: Child, console: &Path) {
     }
 }
 
-/// What came between `[name]` and the next such mark.
+/// What came between `== name` and the next such mark.
 fn said(console: &str, name: &str) -> String {
     let (_, rest) = console
-        .split_once(&format!("[{name}]\n"))
-        .unwrap_or_else(|| panic!("no [{name}]: {console}"));
-    rest.split("\n[").next().unwrap_or_default().to_owned()
+        .split_once(&format!("== {name}\n"))
+        .unwrap_or_else(|| panic!("no == {name}: {console}"));
+    rest.split("\n== ").next().unwrap_or_default().to_owned()
 }
