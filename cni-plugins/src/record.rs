@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const DIR: &str = "/run/coracle-cni/networks";
@@ -57,14 +58,20 @@ impl Lock {
             path: path.to_owned(),
             source,
         };
-        fs::create_dir_all(DIR).map_err(failed)?;
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(failed)?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-        Ok(Self { _file: file })
+        loop {
+            fs::create_dir_all(DIR).map_err(failed)?;
+            let file = match File::options().create(true).append(true).open(path) {
+                // The directory went this moment, with the last network.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other.map_err(failed)?,
+            };
+            flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+            let held = file.metadata().map_err(failed)?.ino();
+            if path.metadata().is_ok_and(|named| named.ino() == held) {
+                fs::create_dir_all(DIR).map_err(failed)?;
+                return Ok(Self { _file: file });
+            }
+        }
     }
 }
 
@@ -127,22 +134,40 @@ impl Record {
 /// Sets a kernel setting for a network and records what it was. A second network that needs the same setting records
 /// the same old value: the last one to go puts it back.
 pub(crate) fn set_sysctl(network: &str, name: &str, value: &str) -> Result<(), RecordError> {
-    let present = sysctl::read(name)?;
-    if present == value && Record::load(network)?.sysctls.contains_key(name) {
+    keep_sysctl(network, name)?;
+    Ok(sysctl::ensure(name, value)?)
+}
+
+/// Records what a kernel setting is, before it is changed: a record too many restores a value that was there, one too
+/// few loses it.
+pub(crate) fn keep_sysctl(network: &str, name: &str) -> Result<(), RecordError> {
+    if Record::load(network)?.sysctls.contains_key(name) {
         return Ok(());
     }
+    let present = sysctl::read(name)?;
     let lock = Lock::take()?;
     let inherited = Record::others(network)?
         .into_iter()
         .find_map(|(_, mut other)| other.sysctls.remove(name));
-    // Recorded before it is changed: a record too many restores a value that was there, one too few loses it.
     Record::change(network, &lock, |record| {
         record
             .sysctls
             .entry(name.to_owned())
             .or_insert_with(|| inherited.unwrap_or(present));
-    })?;
-    Ok(sysctl::ensure(name, value)?)
+    })
+}
+
+/// Removes the directory of records when the last network is gone. Nobody may hold a lock on a file that is not there
+/// any more: [`Lock::take`] looks.
+pub(crate) fn remove_if_empty(lock: Lock) {
+    if fs::remove_dir(DIR).is_ok() {
+        // The next network makes them again; what somebody else put there stays.
+        let _ = fs::remove_file(LOCK);
+        if let Some(parent) = Path::new(DIR).parent() {
+            let _ = fs::remove_dir(parent);
+        }
+    }
+    drop(lock);
 }
 
 fn file(network: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use crate::bridge;
 use crate::failure::PluginErrorFrom;
 use crate::host_local::{Store, StoreError};
-use crate::record::{Lock, Record, RecordError};
+use crate::record::{self, Lock, Record, RecordError};
 use crate::rules::{Rules, RulesError};
 use crate::sysctl::{self, SysctlError};
 use coracle_cni_protocol::PluginError;
@@ -13,6 +13,9 @@ use coracle_linux::netlink::{NetlinkError, Protocol, Socket};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// Where host-local and others keep what they know.
+const CNI_DIR: &str = "/var/lib/cni";
 
 /// The network could not be removed.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +58,9 @@ pub(crate) fn uninstall_network(name: &str, force: bool) -> Result<(), Uninstall
     let links = bridge::host_ends(&mut socket, name)
         .map_err(|PluginErrorFrom(error)| UninstallError::Attachments(error))?;
     if !force {
-        let mut attached: Vec<_> = links.iter().filter_map(|link| link.alias.clone()).collect();
+        // Down and off the bridge: detached, and the kernel is about to delete it with its namespace.
+        let attached = links.iter().filter(|link| link.up || link.master.is_some());
+        let mut attached: Vec<_> = attached.filter_map(|link| link.alias.clone()).collect();
         for dir in &record.data_dirs {
             attached.extend(addresses(&dir.join(name))?);
         }
@@ -74,8 +79,13 @@ pub(crate) fn uninstall_network(name: &str, force: bool) -> Result<(), Uninstall
     restore_settings(name, &record)?;
     for dir in &record.data_dirs {
         remove_files(&dir.join(name))?;
+        if Record::others(name)?.is_empty() {
+            remove_empty(dir);
+        }
     }
-    Ok(Record::remove(name, &lock)?)
+    Record::remove(name, &lock)?;
+    record::remove_if_empty(lock);
+    Ok(())
 }
 
 /// The bridge, when it was made for this network. When another network uses it too, it is that one's from now on.
@@ -101,7 +111,8 @@ fn bridge_to_remove(name: &str, record: &Record, lock: &Lock) -> Result<Option<S
 /// Settings that another network needs too stay until that one goes; it has recorded what they were.
 fn restore_settings(name: &str, record: &Record) -> Result<(), UninstallError> {
     let others = Record::others(name)?;
-    for (setting, before) in &record.sysctls {
+    // In reverse order of their names: ip_forward before what switching it changes, conf/all/accept_redirects.
+    for (setting, before) in record.sysctls.iter().rev() {
         if others
             .iter()
             .all(|(_, other)| !other.sysctls.contains_key(setting))
@@ -122,6 +133,19 @@ fn addresses(dir: &Path) -> Result<Vec<String>, UninstallError> {
     {
         None | Some(0) => Ok(Vec::new()),
         Some(count) => Ok(vec![format!("{count} addresses in {}", dir.display())]),
+    }
+}
+
+/// Directories that hold nothing any more, upwards as far as the plugins made them: to the one of CNI.
+fn remove_empty(data_dir: &Path) {
+    let made = data_dir
+        .ancestors()
+        .take_while(|dir| dir.starts_with(CNI_DIR) || *dir == data_dir);
+    for dir in made {
+        // Not empty, or somebody else's: it stays.
+        if fs::remove_dir(dir).is_err() {
+            return;
+        }
     }
 }
 

@@ -28,11 +28,12 @@ pub(super) fn add(request: &Request) -> Outcome<CniResult> {
     let netns = Netns::open(&request.netns)?;
     let mut socket = Socket::open(Protocol::Route)?;
     let bridge = host::ensure_bridge(&mut socket, &request.network, &plan)?;
-    refuse_existing(&netns, &request.ifname)?;
+    let mut inside = netns.socket()??;
+    refuse_existing(&mut inside, &request.ifname)?;
     let result = or_undo(|undo| {
         let mut result = addresses(request, &plan, &ipam, undo)?;
         let macs = make_veth(request, &plan, &netns, &mut socket, &bridge, undo)?;
-        container::configure(&netns, &request.ifname, &plan, &result)?;
+        container::configure(&mut inside, &netns, &request.ifname, &plan, &result)?;
         if plan.gateway {
             host::ensure_gateways(&mut socket, &request.network, &plan, &bridge, &gateways(&result))?;
         }
@@ -47,8 +48,8 @@ pub(super) fn add(request: &Request) -> Outcome<CniResult> {
 }
 
 /// A second ADD must not take the first one's veth for its own.
-fn refuse_existing(netns: &Netns, ifname: &str) -> Outcome<()> {
-    if link::find(&mut netns.socket()??, Which::Name(ifname))?.is_some() {
+fn refuse_existing(inside: &mut Socket, ifname: &str) -> Outcome<()> {
+    if link::find(inside, Which::Name(ifname))?.is_some() {
         return Err(BridgeError::InterfaceExists(ifname.to_owned()).into());
     }
     Ok(())
@@ -142,7 +143,17 @@ fn make_veth<'a>(
     };
     made?;
     undo.push("veth", move || Ok(host::delete_link(&undo_name)?));
-    socket.request(&messages[1..])?;
+    match socket.request(&messages[1..]) {
+        // A kernel without IPv6 does not know what link-local addresses are.
+        Err(error) if error.errno() == Some(Errno::EAFNOSUPPORT) => {
+            let port = Change {
+                no_link_local: false,
+                ..port
+            };
+            socket.request(&[link::change(Which::Name(&name), &port)])?;
+        }
+        other => other?,
+    }
     Ok((host_mac, container_mac))
 }
 

@@ -6,65 +6,79 @@ use crate::failure::Outcome;
 use crate::netns::Netns;
 use crate::sysctl;
 use coracle_cni_protocol::{CniResult, Route};
-use coracle_linux::netlink::route::link::{self, Change, Which};
+use coracle_linux::netlink::route::link::{self, Change, Mac, Which};
 use coracle_linux::netlink::route::{address, route};
 use coracle_linux::netlink::{Message, Socket};
 use nix::errno::Errno;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-/// Gives the interface its addresses, sets it up and adds the routes.
-pub(super) fn configure(netns: &Netns, ifname: &str, plan: &Plan, result: &CniResult) -> Outcome<()> {
+/// Gives the interface its addresses, sets it up and adds the routes. `socket` is one of the container's namespace.
+///
+/// Settings go by netlink where it can carry them: a look-up in `/proc/sys/net` walks the entries of all namespaces.
+pub(super) fn configure(
+    socket: &mut Socket,
+    netns: &Netns,
+    ifname: &str,
+    plan: &Plan,
+    result: &CniResult,
+) -> Outcome<()> {
+    let link =
+        link::find(socket, Which::Name(ifname))?.ok_or_else(|| BridgeError::Vanished(ifname.to_owned()))?;
     let v6 = result.ips.iter().any(|ip| ip.address.addr().is_ipv6());
-    netns.inside(|| -> Outcome<()> {
-        set_sysctls(ifname, plan, v6)?;
-        let mut socket = Socket::open(coracle_linux::netlink::Protocol::Route)?;
-        let link = link::find(&mut socket, Which::Name(ifname))?
-            .ok_or_else(|| BridgeError::Vanished(ifname.to_owned()))?;
-        let up = Change {
+    if v6 && link.ipv6_disabled {
+        netns.inside(|| sysctl::ensure(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"))??;
+    }
+    let own_link_local = link.mac.filter(|_| v6 && !plan.detect_duplicates);
+    let which = Which::Index(link.index);
+    let settings = Change {
+        // Neighbours learn at once when an address moves to another MAC address.
+        arp_notify: Some(true),
+        no_link_local: own_link_local.is_some(),
+        ..Change::default()
+    };
+    let mut messages = vec![link::change(which, &settings)];
+    // The kernel would look for duplicates of its own link-local address for a second or two, and ask no neighbour
+    // meanwhile.
+    messages.extend(own_link_local.map(|mac| address::add(link.index, link_local(mac).into(), 64, false)));
+    messages.extend(result.ips.iter().map(|ip| {
+        address::add(
+            link.index,
+            ip.address.addr(),
+            ip.address.prefix_len(),
+            plan.detect_duplicates,
+        )
+    }));
+    messages.push(link::change(
+        which,
+        &Change {
             up: Some(true),
             ..Change::default()
-        };
-        let mut messages: Vec<_> = result
-            .ips
-            .iter()
-            .map(|ip| {
-                address::add(
-                    link.index,
-                    ip.address.addr(),
-                    ip.address.prefix_len(),
-                    plan.detect_duplicates,
-                )
-            })
-            .collect();
-        messages.push(link::change(Which::Index(link.index), &up));
-        let routes_from = messages.len();
-        messages.extend(routes(result, link.index));
-        for refusal in socket.request_each(&messages)? {
-            // The very same route from another network of this container is as good.
-            if refusal.index < routes_from || refusal.errno != Errno::EEXIST {
-                return Err(coracle_linux::netlink::NetlinkError::Refused(refusal).into());
-            }
+        },
+    ));
+    let routes_from = messages.len();
+    messages.extend(routes(result, link.index));
+    for refusal in socket.request_each(&messages)? {
+        // The very same route from another network of this container is as good.
+        if refusal.index < routes_from || refusal.errno != Errno::EEXIST {
+            return Err(coracle_linux::netlink::NetlinkError::Refused(refusal).into());
         }
-        Ok(())
-    })?
+    }
+    Ok(())
 }
 
-fn set_sysctls(ifname: &str, plan: &Plan, v6: bool) -> Outcome<()> {
-    // Neighbours learn at once when an address moves to another MAC address.
-    sysctl::ensure(&format!("net/ipv4/conf/{ifname}/arp_notify"), "1")?;
-    if !v6 {
-        return Ok(());
-    }
-    let detect = if plan.detect_duplicates { "1" } else { "0" };
-    let settings = [
-        (format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"),
-        // Also the link-local address is to be used at once; waiting for duplicates takes a second or two.
-        (format!("net/ipv6/conf/{ifname}/accept_dad"), detect),
-        (format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1"),
-    ];
-    settings
-        .iter()
-        .try_for_each(|(name, value)| Ok(sysctl::ensure(name, value)?))
+/// The address the kernel would make from the MAC address (RFC 4291, appendix A).
+fn link_local(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0.map(u16::from);
+    Ipv6Addr::new(
+        0xfe80,
+        0,
+        0,
+        0,
+        (a ^ 2) << 8 | b,
+        c << 8 | 0xff,
+        0xfe00 | d,
+        e << 8 | f,
+    )
 }
 
 fn routes(result: &CniResult, link: u32) -> Vec<Message> {

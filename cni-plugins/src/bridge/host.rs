@@ -6,8 +6,8 @@ use crate::failure::Outcome;
 use crate::owner;
 use crate::record::{self, Lock, Record};
 use crate::sysctl;
-use coracle_linux::netlink::route::address;
 use coracle_linux::netlink::route::link::{self, Change, Link, Which};
+use coracle_linux::netlink::route::{address, forwarding};
 use coracle_linux::netlink::{NetlinkError, Socket};
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -95,11 +95,24 @@ pub(super) fn ensure_gateways(
             _ => {}
         }
     }
-    if gateways.iter().any(|gateway| gateway.addr().is_ipv4()) {
-        record::set_sysctl(network, "net/ipv4/ip_forward", "1")?;
-    }
-    if gateways.iter().any(|gateway| gateway.addr().is_ipv6()) {
-        record::set_sysctl(network, "net/ipv6/conf/all/forwarding", "1")?;
+    ensure_forwarding(socket, network, gateways)
+}
+
+fn ensure_forwarding(socket: &mut Socket, network: &str, gateways: &[IpNet]) -> Outcome<()> {
+    let record = Record::load(network)?;
+    for (v6, setting) in [
+        (false, "net/ipv4/ip_forward"),
+        (true, "net/ipv6/conf/all/forwarding"),
+    ] {
+        let needed = gateways.iter().any(|gateway| gateway.addr().is_ipv6() == v6);
+        let done = needed && record.sysctls.contains_key(setting) && forwarding::is_on(socket, v6)?;
+        if needed && !done {
+            // Forwarding switches these off; switching it off again does not bring back what they were.
+            if !v6 {
+                record::keep_sysctl(network, "net/ipv4/conf/all/accept_redirects")?;
+            }
+            record::set_sysctl(network, setting, "1")?;
+        }
     }
     Ok(())
 }

@@ -16,7 +16,6 @@ use crate::owner::Owner;
 use crate::record;
 use crate::rules::layout::{self, NetworkChain};
 use crate::rules::{Key, Rules};
-use crate::sysctl;
 use crate::undo::or_undo;
 use coracle_cni_protocol::plugin::{Plugin, Request};
 use coracle_cni_protocol::{CniResult, Code, PluginError};
@@ -210,12 +209,17 @@ fn open_ways_back<'a>(
         if address.is_ipv4() {
             let link =
                 link::find(&mut socket, Which::Index(way.link))?.ok_or(PortmapError::NoRoute(address))?;
-            let name = format!("net/ipv4/conf/{}/route_localnet", link.name);
             // A route to this address alone is this container's own link, which goes with it; anything wider is the
             // network's.
-            match way.prefix {
-                32 => sysctl::ensure(&name, "1")?,
-                _ => record::set_sysctl(network, &name, "1")?,
+            if way.prefix < 32 {
+                record::keep_sysctl(network, &format!("net/ipv4/conf/{}/route_localnet", link.name))?;
+            }
+            if !link.route_localnet {
+                let on = Change {
+                    route_localnet: Some(true),
+                    ..Change::default()
+                };
+                socket.request(&[link::change(Which::Index(link.index), &on)])?;
             }
         }
     }

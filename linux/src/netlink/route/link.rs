@@ -29,7 +29,16 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
+const IFLA_EXT_MASK: u16 = 29;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+// Positions in the arrays of a link's settings (linux/ip.h, linux/ipv6.h).
+const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
+const IPV4_DEVCONF_ROUTE_LOCALNET: u16 = 26;
+const DEVCONF_DISABLE_IPV6: usize = 26;
 
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
@@ -89,6 +98,10 @@ pub struct Link {
     pub hairpin: bool,
     /// For a bridge port: exchanges packets with ports that are not isolated only.
     pub isolated: bool,
+    /// Packets to and from 127.0.0.0/8 pass it.
+    pub route_localnet: bool,
+    /// IPv6 is off.
+    pub ipv6_disabled: bool,
 }
 
 /// A veth pair; the peer is born in another namespace.
@@ -135,12 +148,16 @@ pub struct Change<'a> {
     pub isolated: Option<bool>,
     /// Make no IPv6 link-local address by itself (a bridge port needs none).
     pub no_link_local: bool,
+    /// Announce IPv4 addresses when they are added to it or it is set up.
+    pub arp_notify: Option<bool>,
+    /// Let packets to and from 127.0.0.0/8 pass.
+    pub route_localnet: Option<bool>,
 }
 
 /// Finds a link by name or number.
 pub fn find(socket: &mut Socket, which: Which<'_>) -> Result<Option<Link>, NetlinkError> {
     let message = address(
-        Message::new("read link", RTM_GETLINK, 0, &header(which, 0, 0)),
+        without_statistics(Message::new("read link", RTM_GETLINK, 0, &header(which, 0, 0))),
         which,
     );
     match socket.fetch(&message) {
@@ -152,7 +169,8 @@ pub fn find(socket: &mut Socket, which: Which<'_>) -> Result<Option<Link>, Netli
 
 /// All links of the namespace.
 pub fn list(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
-    let message = Message::new("list links", RTM_GETLINK, 0, &header(Which::Index(0), 0, 0));
+    let message =
+        without_statistics(Message::new("list links", RTM_GETLINK, 0, &header(Which::Index(0), 0, 0)));
     Ok(socket
         .dump(&message)?
         .iter()
@@ -222,11 +240,17 @@ pub fn change(which: Which<'_>, change: &Change<'_>) -> Message {
     if let Some(alias) = change.alias {
         message = message.with_text(IFLA_IFALIAS, alias);
     }
-    if change.no_link_local {
+    let ipv4 = [
+        (IPV4_DEVCONF_ARP_NOTIFY, change.arp_notify),
+        (IPV4_DEVCONF_ROUTE_LOCALNET, change.route_localnet),
+    ];
+    let ipv4: Vec<_> = ipv4
+        .into_iter()
+        .filter_map(|(setting, on)| Some((setting, on?)))
+        .collect();
+    if change.no_link_local || !ipv4.is_empty() {
         message = message.with_nested(IFLA_AF_SPEC, |families| {
-            families.with_nested(AF_INET6, |v6| {
-                v6.with_u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)
-            })
+            with_ipv6(with_ipv4(families, &ipv4), change.no_link_local)
         });
     }
     if change.hairpin.is_none() && change.isolated.is_none() {
@@ -239,6 +263,33 @@ pub fn change(which: Which<'_>, change: &Change<'_>) -> Message {
                 optional_u8(port, IFLA_BRPORT_ISOLATED, change.isolated)
             })
     })
+}
+
+fn with_ipv4(families: Message, settings: &[(u16, bool)]) -> Message {
+    if settings.is_empty() {
+        return families;
+    }
+    families.with_nested(AF_INET, |v4| {
+        v4.with_nested(IFLA_INET_CONF, |all| {
+            settings
+                .iter()
+                .fold(all, |all, (setting, on)| all.with_u32(*setting, u32::from(*on)))
+        })
+    })
+}
+
+fn with_ipv6(families: Message, no_link_local: bool) -> Message {
+    if !no_link_local {
+        return families;
+    }
+    families.with_nested(AF_INET6, |v6| {
+        v6.with_u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE)
+    })
+}
+
+/// Counters are most of a link's description and nobody here reads them.
+fn without_statistics(message: Message) -> Message {
+    message.with_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
 }
 
 /// Deletes a link; with a veth its peer goes too.
@@ -289,7 +340,21 @@ fn parse(body: &[u8]) -> Option<Link> {
     let attributes = Attributes(body.get(16..)?);
     let info = attributes.inside(IFLA_LINKINFO);
     let port = info.inside(IFLA_INFO_SLAVE_DATA);
+    let families = attributes.inside(IFLA_AF_SPEC);
+    let setting = |family: u16, array: u16, at: usize| {
+        let all = families.inside(family).find(array)?;
+        Some(u32::from_ne_bytes(all.get(at * 4..at * 4 + 4)?.try_into().ok()?))
+    };
+    // The array of IPv4 begins with setting 1.
+    let localnet = setting(
+        AF_INET,
+        IFLA_INET_CONF,
+        usize::from(IPV4_DEVCONF_ROUTE_LOCALNET) - 1,
+    );
     Some(Link {
+        route_localnet: localnet.is_some_and(|value| value != 0),
+        ipv6_disabled: setting(AF_INET6, IFLA_INET6_CONF, DEVCONF_DISABLE_IPV6)
+            .is_some_and(|value| value != 0),
         index: word(4)?,
         name: attributes.text(IFLA_IFNAME)?,
         mac: attributes

@@ -1,6 +1,7 @@
 //! Links, addresses and routes (rtnetlink(7)).
 
 pub mod address;
+pub mod forwarding;
 pub mod link;
 #[expect(clippy::module_inception, reason = "the kernel calls this object a route")]
 pub mod route;
