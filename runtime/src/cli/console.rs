@@ -17,6 +17,13 @@ pub(super) struct Console<'a> {
     shown: Pump,
 }
 
+/// Gives the terminal behind `master` the size of the caller's, if that is one.
+pub(super) fn take_size(master: &OwnedFd) {
+    if let Ok(size) = tcgetwinsize(io::stdin()) {
+        let _ = tcsetwinsize(master, size);
+    }
+}
+
 /// Bytes on their way from one descriptor to another.
 #[derive(Debug)]
 struct Pump {
@@ -50,10 +57,7 @@ impl<'a> Console<'a> {
 
     /// Gives the container's terminal the size of the caller's.
     pub(super) fn resize(&self) {
-        // Without a terminal of the caller's there is no size to take over.
-        if let Ok(size) = tcgetwinsize(&self.stdin) {
-            let _ = tcsetwinsize(self.master, size);
-        }
+        take_size(self.master);
     }
 
     /// Fills in what to wait for.

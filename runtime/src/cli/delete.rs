@@ -5,8 +5,9 @@ use super::{CliError, Global};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use coracle_linux::pidfd::{self, Signal};
 use coracle_linux::process;
+use coracle_runtime::cgroup::{self, Cgroup};
 use coracle_runtime::state::{Record, Status, StoreError};
-use coracle_runtime::{Container, ContainerId};
+use coracle_runtime::{Container, ContainerId, spec};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -29,9 +30,8 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     let id: ContainerId = args.get_one::<String>("id").map_or("", String::as_str).parse()?;
     let force = args.get_flag("force");
     let record = match global.store.load(&id) {
-        // A directory without a record is a creation that was killed half way.
         Err(StoreError::Missing(_)) if force => {
-            global.store.remove(&id)?;
+            remove_half_made(global, &id)?;
             return Ok(0);
         }
         record => record?,
@@ -52,6 +52,18 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
         global.log.warn(&coracle_runtime::create::chain(&error));
     }
     Ok(0)
+}
+
+/// A directory without a record is a creation that was killed half way: its first process went with it, its cgroup may
+/// be left. Nothing is killed here: whose processes are in there cannot be known.
+fn remove_half_made(global: &Global, id: &ContainerId) -> Result<(), CliError> {
+    if let Ok(loaded) = spec::load(&global.store.dir(id)) {
+        let plan = cgroup::plan(&loaded.spec, id)?;
+        if let Some(cgroup) = Cgroup::open(plan.path())? {
+            cgroup.remove()?;
+        }
+    }
+    Ok(global.store.remove(id)?)
 }
 
 /// Ends everything of the container and waits for it.

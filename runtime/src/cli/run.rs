@@ -27,6 +27,10 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
         Some(super::signals::Signals::block()?)
     };
     let mut launched = Launch::plan(global, args, detach, false)?.create(global)?;
+    if let Some(console) = launched.container.console.as_ref().filter(|_| !detach) {
+        // Before the payload can ask for it.
+        super::console::take_size(console);
+    }
     let started = launched.container.start().map_err(CliError::from);
     let started = started.and_then(|starting| starting.finish().map_err(CliError::from));
     if let Err(error) = started {

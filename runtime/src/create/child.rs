@@ -15,7 +15,7 @@ use crate::rootfs::{Prepared, Root, RootfsError, console, sysctl};
 use crate::state::{Status, oci_state};
 use coracle_linux::namespace::{self, Namespaces};
 use coracle_linux::netlink::NetlinkError;
-use coracle_linux::pidfd::{Pid, Signal};
+use coracle_linux::pidfd::{self, Pid, Signal};
 use coracle_linux::process::{self, Clone};
 use coracle_linux::{link, prctl, signal};
 use rustix::fs::Mode;
@@ -24,6 +24,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::time::Duration;
 
 /// A step of the first process that failed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,8 @@ pub(super) struct Inherited<'a> {
     pub(super) cgroup: &'a Cgroup,
     pub(super) join: &'a Join,
     pub(super) socket: BorrowedFd<'a>,
+    /// The maker's pidfd.
+    pub(super) maker: BorrowedFd<'a>,
 }
 
 /// The process between maker and first process: joins namespaces, clones, and is done.
@@ -111,6 +114,7 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
         cgroup,
         join,
         socket,
+        maker,
     } = inherited;
     signal::restore_defaults().map_err(step("unblocking signals"))?;
     // Modes are meant as they are given, until the payload's own mask is set.
@@ -135,6 +139,7 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     }
     // Its maker's death is its own, until it is ready. (Set after the change of user, which clears it.)
     prctl::set_parent_death_signal(Some(Signal::KILL)).map_err(step("asking for the maker's death"))?;
+    end_if_orphaned(maker)?;
     rustix::process::setsid().map_err(|errno| step("starting a session")(errno.into()))?;
     if !plan.options.no_new_keyring {
         payload::join_keyring(plan.id.as_str()).map_err(step("making its session keyring"))?;
@@ -201,6 +206,16 @@ fn execute(plan: &Plan, program: &CStr, env: &[CString], pid: Option<Pid>) -> Re
         program: program.to_string_lossy().into_owned(),
         source,
     })
+}
+
+/// The signal does not come when the maker died before it was asked for. (getppid(2) does not tell: in a PID namespace of
+/// its own a process has no parent, and the socket stays open as long as this process has its maker's end of it.)
+fn end_if_orphaned(maker: BorrowedFd<'_>) -> Result<(), ChildError> {
+    let ended = pidfd::wait_end(maker, Some(Duration::ZERO));
+    match ended.map_err(step("looking for the maker"))? {
+        true => Err(step("looking for the maker")(io::ErrorKind::BrokenPipe.into())),
+        false => Ok(()),
+    }
 }
 
 /// The ids of a new user namespace are mapped by the maker.

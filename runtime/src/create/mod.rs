@@ -271,6 +271,7 @@ impl Creating {
         let pid_namespace = joined.pid_namespace().filter(|_| !intermediate);
         let home = pid_namespace.map(namespaces::visit_pid_namespace).transpose()?;
         let socket = theirs.as_fd();
+        let maker = pidfd::open(rustix::process::getpid()).map_err(CreateError::Clone)?;
         let made = process::clone(&how, || {
             let inherited = Inherited {
                 plan,
@@ -278,6 +279,7 @@ impl Creating {
                 cgroup,
                 join: &join,
                 socket,
+                maker: maker.as_fd(),
             };
             match intermediate {
                 true => child::intermediate(inherited, &joined),
