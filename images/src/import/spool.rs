@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 
@@ -183,10 +184,7 @@ async fn receive(
 
 /// Writes the decompressed stream to a file without a name and lists its entries.
 fn write(source: ChannelReader, directory: &Path, limits: &Limits) -> Result<Spool, SpoolError> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(|errno| SpoolError::Write(errno.into()))?;
-    let mut file = File::from(file);
+    let mut file = nameless_file(directory).map_err(|errno| SpoolError::Write(errno.into()))?;
     let mut source = Decompressor::new(source).map_err(SpoolError::Decompress)?;
     let mut buffer = vec![0; CHUNK];
     let mut total = 0_u64;
@@ -206,6 +204,21 @@ fn write(source: ChannelReader, directory: &Path, limits: &Limits) -> Result<Spo
     let file = Arc::new(file);
     let entries = list(&file, total, limits.archive_entries)?;
     Ok(Spool { file, entries })
+}
+
+/// A file that vanishes with its descriptor.
+fn nameless_file(directory: &Path) -> Result<File, Errno> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode) {
+        // Not every filesystem can; then it has a name for a moment. open() empties this directory.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {}
+        other => return other.map(File::from),
+    }
+    let path = directory.join(format!("spool-{}", std::process::id()));
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(&path, flags, mode)?;
+    rustix::fs::unlink(&path)?;
+    Ok(File::from(fd))
 }
 
 fn list(file: &Arc<File>, size: u64, limit: u64) -> Result<HashMap<String, Place>, SpoolError> {

@@ -203,6 +203,9 @@ impl Inner {
                 }
             }
         }
+        if put_layers.is_empty() {
+            return;
+        }
         if let Err(error) = self.records.apply(&Change {
             put_layers,
             ..Change::default()
