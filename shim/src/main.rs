@@ -70,6 +70,8 @@ enum ShimError {
     EnterCgroup(#[from] CgroupError),
     #[error("--trace-steps")]
     Trace(#[source] io::Error),
+    #[error("change to the root directory")]
+    Root(#[source] io::Error),
     #[error("become the subreaper")]
     Subreaper(#[source] io::Error),
     #[error("descriptor 3 is not a listening unix socket")]
@@ -89,6 +91,8 @@ fn run() -> Result<(), ShimError> {
         OwnCgroup::make(path)?.enter()?;
     }
     let trace = Trace::open(args.trace_steps.as_deref()).map_err(ShimError::Trace)?;
+    // Not to keep busy where the daemon was started.
+    std::env::set_current_dir("/").map_err(ShimError::Root)?;
     prctl::set_child_subreaper(true).map_err(ShimError::Subreaper)?;
     let executor = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -70,7 +70,7 @@ fn a_command_out_of_time_ends_with_all_it_started() {
             .await
             .unwrap_err();
         assert!(error.is(Code::DEADLINE_EXCEEDED), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         wait_for("the command's processes to end", || {
             (!runs("2001") && !runs("2002") && !runs("2003")).then_some(())
         });
@@ -111,7 +111,7 @@ fn a_process_that_a_command_leaves_behind_delays_its_answer_only_so_long() {
             .await
             .unwrap();
         assert_eq!((out.as_slice(), code), (&b"done\n"[..], 0));
-        assert!(begun.elapsed() < Duration::from_secs(3));
+        assert!(begun.elapsed() < Duration::from_secs(5));
         assert!(runs("2021"), "what a command leaves behind on purpose lives on");
         pod
     });

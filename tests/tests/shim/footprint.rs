@@ -75,6 +75,10 @@ fn one_of_twenty_shims_costs_at_most_a_megabyte() {
         println!("median: StartPod to StartContainer {all:?}, of it StartPod {start_pod:?}");
         let worst = pss.iter().max().unwrap();
         assert!(*worst <= 1024, "{worst} KiB");
+        let init = pods[10].call(pods[10].client.state()).await.unwrap().init_pid;
+        let init = kib(init, "Pss:");
+        println!("PSS of a pod's init: {init} KiB");
+        assert!(init <= 400, "{init} KiB");
         let first = pods.remove(0);
         for mut pod in pods {
             pod.call(pod.client.shutdown()).await.unwrap();

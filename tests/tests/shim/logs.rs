@@ -109,7 +109,7 @@ fn a_full_disk_drops_lines_but_never_blocks_the_container() {
             .await;
         let dropped =
             async |pod: &Pod| pod.call(pod.client.state()).await.unwrap().containers[0].dropped_log_lines;
-        let end = Instant::now() + Duration::from_secs(5);
+        let end = Instant::now() + Duration::from_secs(20);
         while dropped(&pod).await < 100_000 {
             assert!(Instant::now() < end, "the container is blocked");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -152,7 +152,7 @@ fn a_pipe_held_open_by_another_process_delays_the_end_only_so_long() {
             begun.elapsed() > Duration::from_millis(900),
             "nobody held the pipe"
         );
-        assert!(begun.elapsed() < Duration::from_secs(3));
+        assert!(begun.elapsed() < Duration::from_secs(5));
         let lines: Vec<_> = entries(&[&log]).into_iter().map(|entry| entry.2).collect();
         assert_eq!(lines, [b"own".to_vec(), b"from the holder".to_vec()]);
         pod
