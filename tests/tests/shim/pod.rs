@@ -266,6 +266,7 @@ impl Drop for Pod {
     fn drop(&mut self) {
         let _ = self.shim.kill();
         let _ = self.shim.wait();
+        let _ = nix::mount::umount2(&self.netns, nix::mount::MntFlags::MNT_DETACH);
         for dir in cgroup_dirs(&self.cgroup).into_iter().rev() {
             kill_below(&dir);
         }
