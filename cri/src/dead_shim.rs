@@ -6,7 +6,8 @@ use rustix::mount::UnmountFlags;
 
 use crate::daemon::{Daemon, now};
 use crate::pods::{Container, Progress, Sandbox};
-use crate::store::{ContainerPhase, ExitRecord, SandboxPhase, SandboxRecord};
+use crate::store::{ExitRecord, SandboxPhase, SandboxRecord};
+use crate::watch;
 
 /// 128 + SIGKILL: how the containers of a dead shim end.
 pub(crate) const KILLED: i32 = 137;
@@ -73,19 +74,13 @@ pub(crate) async fn end_cgroup(daemon: &Arc<Daemon>, cgroup: String) {
 
 /// Saves an end that nobody saw.
 pub(crate) fn record_exit(daemon: &Daemon, container: &Container, code: i32, message: &str) {
-    let record = container.update_record(|record| {
-        record.set_phase(ContainerPhase::Exited);
-        record.exit = Some(ExitRecord {
-            code,
-            oom_killed: false,
-            finished_at: now(),
-            message: message.to_owned(),
-        });
-    });
-    if let Err(error) = daemon.store.put(&record) {
-        tracing::error!(container = container.id, %error, "cannot save the exit");
-    }
-    container.advance(Progress::Exited);
+    let exit = ExitRecord {
+        code,
+        oom_killed: false,
+        finished_at: now(),
+        message: message.to_owned(),
+    };
+    watch::save_exit(daemon, container, exit, 0);
 }
 
 /// Takes the path of a network namespace away; none there is fine.

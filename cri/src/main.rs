@@ -16,6 +16,7 @@ mod daemon;
 mod dead_shim;
 mod image_service;
 mod import;
+mod links;
 mod network;
 mod pod_files;
 mod pods;

@@ -2,23 +2,19 @@
 //!
 //! The configuration that ADD was called with is kept in the pod's record: DEL gets the same one, even after the file
 //! changed. DEL is told that the namespace goes away right after, so that no plugin waits for the kernel to delete the
-//! veth; whether the host's end really went is looked at afterwards, in the background.
+//! veth; whether the host's end really went is looked at afterwards (links.rs).
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coracle_cni_protocol::{Attachment, CallError, CallErrors, Caller, CniResult, ConfList, LoadError};
 use coracle_cri::runtime_v1::{PodSandboxConfig, Protocol};
-use coracle_linux::link;
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::store::SandboxRecord;
 
 const INTERFACE: &str = "eth0";
-/// How long the kernel may take to remove the links of a namespace.
-const LINK_GONE: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(50);
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The caller of the plugins.
@@ -79,67 +75,6 @@ impl Network {
         let (caller, record) = (self.caller.clone(), record.clone());
         blocking(move || detach(&caller, &record)).await
     }
-}
-
-/// Looks until the host's ends of the pod's links are gone; deletes what stays and says who keeps the namespace.
-pub(crate) async fn check_links_gone(record: SandboxRecord) {
-    let links = host_links(&record.cni_result);
-    let deadline = Instant::now() + LINK_GONE;
-    while links.iter().any(|name| link::exists(name).unwrap_or(false)) {
-        if Instant::now() > deadline {
-            delete_links(&record, &links);
-            return;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-fn delete_links(record: &SandboxRecord, links: &[String]) {
-    let holders = holders_of(&record.netns_path);
-    for name in links.iter().filter(|name| link::exists(name).unwrap_or(false)) {
-        tracing::warn!(
-            sandbox = record.id,
-            link = name,
-            ?holders,
-            "the network namespace is kept alive; deleting the link"
-        );
-        if let Err(error) = link::delete(name) {
-            tracing::warn!(sandbox = record.id, link = name, %error, "cannot delete the link");
-        }
-    }
-}
-
-/// Processes in whose mount namespace the path of the network namespace is still mounted.
-fn holders_of(netns_path: &str) -> Vec<String> {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
-    pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()))
-        .filter(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))
-                .is_ok_and(|text| text.contains(netns_path))
-        })
-        .collect()
-}
-
-/// The links outside the pod that exist for it alone. A bridge is in the result too; it belongs to the network.
-fn host_links(result: &str) -> Vec<String> {
-    let result: Value = serde_json::from_str(result).unwrap_or_default();
-    let interfaces = result["interfaces"].as_array().cloned().unwrap_or_default();
-    let outside = interfaces
-        .iter()
-        .filter(|interface| interface["sandbox"].as_str().is_none_or(str::is_empty));
-    outside
-        .filter_map(|interface| interface["name"].as_str())
-        .filter(|name| is_veth(name))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// A veth has a peer and, unlike bridges, VXLAN or MACVLAN devices, no device type.
-fn is_veth(name: &str) -> bool {
-    let read =
-        |file: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/{file}")).unwrap_or_default();
-    !name.contains('/') && read("iflink") != read("ifindex") && !read("uevent").contains("DEVTYPE=")
 }
 
 fn attach(caller: &Caller, record: &SandboxRecord) -> Result<Attached, NetworkError> {

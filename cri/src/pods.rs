@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use coracle_shim_api::Client;
 use tokio::sync::watch;
 
-use crate::store::{ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord};
+use crate::store::{ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, Store, StoreError};
 
 /// A pod as the daemon knows it.
 #[derive(Debug)]
@@ -33,8 +33,14 @@ pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) lifecycle: Arc<tokio::sync::Mutex<()>>,
-    record: Mutex<ContainerRecord>,
+    record: Mutex<Saved>,
     progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug)]
+struct Saved {
+    record: ContainerRecord,
+    forgotten: bool,
 }
 
 /// Where a container is between its creation and its end.
@@ -128,26 +134,44 @@ impl Container {
             id: record.id.clone(),
             sandbox,
             lifecycle: Arc::default(),
-            record: Mutex::new(record),
+            record: Mutex::new(Saved {
+                record,
+                forgotten: false,
+            }),
             progress: watch::Sender::new(progress),
         }
     }
 
     /// The record as it is now.
     pub(crate) fn record(&self) -> ContainerRecord {
-        lock(&self.record).clone()
+        lock(&self.record).record.clone()
     }
 
     /// Looks at the record without copying it.
     pub(crate) fn with_record<T>(&self, look: impl FnOnce(&ContainerRecord) -> T) -> T {
-        look(&lock(&self.record))
+        look(&lock(&self.record).record)
     }
 
-    /// Changes the record in place and returns a copy to be saved.
-    pub(crate) fn update_record(&self, change: impl FnOnce(&mut ContainerRecord)) -> ContainerRecord {
-        let mut record = lock(&self.record);
-        change(&mut record);
-        record.clone()
+    /// Changes the record and saves it, as one step: reports from the shim and requests come at the same time. Nothing
+    /// is saved any more once the container is forgotten.
+    pub(crate) fn save(
+        &self,
+        store: &Store,
+        change: impl FnOnce(&mut ContainerRecord),
+    ) -> Result<(), StoreError> {
+        let mut saved = lock(&self.record);
+        change(&mut saved.record);
+        if !saved.forgotten {
+            store.put(&saved.record)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the record for good.
+    pub(crate) fn forget(&self, store: &Store) -> Result<(), StoreError> {
+        let mut saved = lock(&self.record);
+        saved.forgotten = true;
+        store.delete::<ContainerRecord>(&self.id)
     }
 
     /// Where the container is.

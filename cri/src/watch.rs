@@ -24,7 +24,10 @@ pub(crate) fn observe(daemon: &Arc<Daemon>, container: &Arc<Container>, state: &
     match state.status.enum_value_or_default() {
         ContainerStatus::CONTAINER_STATUS_CREATED => {}
         ContainerStatus::CONTAINER_STATUS_RUNNING => {
-            container.update_record(|record| record.started_at = state.started_at);
+            let started = container.save(&daemon.store, |record| record.started_at = state.started_at);
+            if let Err(error) = started {
+                tracing::error!(container = container.id, %error, "cannot save the start");
+            }
             container.advance(Progress::Running {
                 started_at: state.started_at,
             });
@@ -35,26 +38,34 @@ pub(crate) fn observe(daemon: &Arc<Daemon>, container: &Arc<Container>, state: &
 
 /// Saves the exit; the first report of it counts.
 pub(crate) fn record_end(daemon: &Daemon, container: &Container, state: &ContainerState) {
-    if container.progress() == Progress::Exited {
-        return;
-    }
     let message = match state.dropped_log_lines {
         0 => String::new(),
         lines => format!("{lines} log lines could not be written"),
     };
-    let record = container.update_record(|record| {
-        if record.phase() == ContainerPhase::Created {
+    let exit = ExitRecord {
+        code: state.exit_code,
+        oom_killed: state.oom_killed,
+        finished_at: state.finished_at,
+        message,
+    };
+    save_exit(daemon, container, exit, state.started_at);
+}
+
+/// Saves how a container ended, unless that is known already.
+pub(crate) fn save_exit(daemon: &Daemon, container: &Container, exit: ExitRecord, started_at: i64) {
+    let saved = container.save(&daemon.store, |record| {
+        if record.exit.is_some() {
+            return;
+        }
+        if record.phase() != ContainerPhase::Removing {
             record.set_phase(ContainerPhase::Exited);
         }
-        record.started_at = state.started_at;
-        record.exit = Some(ExitRecord {
-            code: state.exit_code,
-            oom_killed: state.oom_killed,
-            finished_at: state.finished_at,
-            message,
-        });
+        if started_at != 0 {
+            record.started_at = started_at;
+        }
+        record.exit = Some(exit);
     });
-    if let Err(error) = daemon.store.put(&record) {
+    if let Err(error) = saved {
         tracing::error!(container = container.id, %error, "cannot save the exit");
     }
     container.advance(Progress::Exited);

@@ -229,7 +229,7 @@ impl Work {
     }
 
     fn input(&mut self) -> Result<&mut Input, Failure> {
-        self.input.as_mut().ok_or(Failure::Join)
+        self.input.as_mut().ok_or(Failure::OutOfOrder)
     }
 
     /// From here on the image's layers stay, even if the image is removed.

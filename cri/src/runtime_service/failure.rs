@@ -71,6 +71,8 @@ pub(crate) enum Failure {
     Rpc(#[from] RpcError),
     #[error("the task of this request was ended")]
     Join,
+    #[error("a step ran without the one before it")]
+    OutOfOrder,
     #[error("container {id} does not end")]
     StillRunning { id: String },
     #[error("the command ran longer than {seconds} s and was killed")]

@@ -82,11 +82,8 @@ pub(super) async fn remove(daemon: &Arc<Daemon>, container: &Arc<Container>) -> 
 
 impl Work {
     async fn save_record(&mut self) -> Result<(), Failure> {
-        let record = self
-            .container
-            .update_record(|record| record.set_phase(ContainerPhase::Removing));
-        self.daemon.store.put(&record)?;
-        Ok(())
+        let removing = |record: &mut ContainerRecord| record.set_phase(ContainerPhase::Removing);
+        Ok(self.container.save(&self.daemon.store, removing)?)
     }
 
     async fn delete(&mut self) -> Result<(), Failure> {
@@ -133,7 +130,7 @@ impl Work {
 
     async fn forget(&mut self) -> Result<(), Failure> {
         self.daemon.images.release(&self.container.id);
-        self.daemon.store.delete::<ContainerRecord>(&self.container.id)?;
+        self.container.forget(&self.daemon.store)?;
         self.daemon.pods.remove_container(&self.container.id);
         self.daemon.samples.forget(&self.container.id);
         Ok(())

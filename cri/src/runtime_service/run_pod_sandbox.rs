@@ -15,11 +15,12 @@ use tokio::task::JoinHandle;
 
 use super::{Failure, to_the_end};
 use crate::daemon::{Daemon, now};
+use crate::links::HostLinks;
 use crate::pods::Sandbox;
 use crate::shim::{self, Started};
 use crate::steps::{Operation, Step};
 use crate::store::{SandboxPhase, SandboxRecord, StoreError};
-use crate::{dead_shim, network, pod_files, spec};
+use crate::{dead_shim, pod_files, spec};
 
 pub(super) const OPERATION: Operation<Work, Failure> = Operation {
     name: "run_pod_sandbox",
@@ -341,7 +342,7 @@ impl Work {
 
     async fn start_pod(&mut self) -> Result<(), Failure> {
         let Some(started) = &self.shim else {
-            return Err(Failure::Join);
+            return Err(Failure::OutOfOrder);
         };
         let request = start_request(&self.record);
         let result = shim::answer(&self.record.id, started.shim.client.start_pod(&request)).await;
@@ -375,8 +376,9 @@ impl Work {
 
     async fn detach(&mut self) -> Result<(), Failure> {
         if self.record.attached {
+            let links = HostLinks::of(&self.record);
             self.daemon.network.detach(&self.record).await?;
-            tokio::spawn(network::check_links_gone(self.record.clone()));
+            tokio::spawn(links.gone());
         }
         Ok(())
     }

@@ -88,10 +88,8 @@ impl Work {
 
     async fn save_record(&mut self) -> Result<(), Failure> {
         let started_at = self.started_at;
-        let record = self
-            .container
-            .update_record(|record| record.started_at = started_at);
-        self.daemon.store.put(&record)?;
+        self.container
+            .save(&self.daemon.store, |record| record.started_at = started_at)?;
         self.container.advance(Progress::Running { started_at });
         Ok(())
     }

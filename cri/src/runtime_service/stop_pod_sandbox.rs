@@ -9,10 +9,11 @@ use coracle_shim_api::RpcError;
 
 use super::{Failure, to_the_end};
 use crate::daemon::Daemon;
+use crate::links::HostLinks;
 use crate::pods::Sandbox;
 use crate::steps::{Operation, Step};
 use crate::store::SandboxPhase;
-use crate::{dead_shim, network, shim};
+use crate::{dead_shim, shim};
 
 /// Processes that were killed leave at once, unless the kernel holds them.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ pub(super) const OPERATION: Operation<Work, Failure> = Operation {
 pub(super) struct Work {
     daemon: Arc<Daemon>,
     sandbox: Arc<Sandbox>,
+    /// What has to go with the network namespace.
+    links: Option<HostLinks>,
 }
 
 pub(super) async fn stop_pod_sandbox(
@@ -74,6 +77,7 @@ pub(super) async fn stop(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result
     let mut work = Work {
         daemon: Arc::clone(daemon),
         sandbox: Arc::clone(sandbox),
+        links: None,
     };
     daemon.runner.run(&OPERATION, &sandbox.id, &mut work).await
 }
@@ -104,6 +108,7 @@ impl Work {
         if !record.attached {
             return Ok(());
         }
+        self.links = Some(HostLinks::of(&record));
         self.daemon.network.detach(&record).await?;
         record.attached = false;
         self.daemon.store.put(&record)?;
@@ -118,8 +123,8 @@ impl Work {
             None => dead_shim::clean_up(&self.daemon, &record).await,
         }
         dead_shim::unbind(&record.netns_path);
-        if !record.cni_result.is_empty() {
-            tokio::spawn(network::check_links_gone(record));
+        if let Some(links) = self.links.take() {
+            tokio::spawn(links.gone());
         }
         Ok(())
     }
