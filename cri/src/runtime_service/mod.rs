@@ -20,6 +20,7 @@ mod remove_pod_sandbox;
 mod reopen_container_log;
 mod run_pod_sandbox;
 mod runtime_config;
+mod sandbox_request;
 mod start_container;
 mod status;
 mod stop_container;

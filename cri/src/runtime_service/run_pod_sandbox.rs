@@ -13,7 +13,7 @@ use coracle_cri::runtime_v1::{NamespaceMode, PodSandboxConfig, RunPodSandboxRequ
 use coracle_shim_api::pod::{NamespaceMode as ShimMode, StartPodRequest};
 use tokio::task::JoinHandle;
 
-use super::{Failure, to_the_end};
+use super::{Failure, sandbox_request, to_the_end};
 use crate::daemon::{Daemon, now};
 use crate::links::HostLinks;
 use crate::pods::Sandbox;
@@ -73,7 +73,7 @@ pub(super) async fn run_pod_sandbox(
     request: RunPodSandboxRequest,
 ) -> Result<RunPodSandboxResponse, Failure> {
     let config = request.config.ok_or(Failure::Missing { field: "config" })?;
-    check(&config, &request.runtime_handler)?;
+    sandbox_request::check(&config, &request.runtime_handler)?;
     to_the_end(async move {
         let name = name(&config);
         let _reservation = daemon.pods.reserve(format!("sandbox {name}")).await;
@@ -94,115 +94,6 @@ pub(crate) async fn undo(daemon: &Arc<Daemon>, record: SandboxRecord) {
     let id = record.id.clone();
     let mut work = Work::new(daemon, record);
     daemon.runner.undo(&OPERATION, &id, &mut work).await;
-}
-
-fn check(config: &PodSandboxConfig, runtime_handler: &str) -> Result<(), Failure> {
-    let metadata = config.metadata.as_ref().ok_or(Failure::Missing {
-        field: "config.metadata",
-    })?;
-    if metadata.name.is_empty() {
-        return Err(Failure::Missing {
-            field: "config.metadata.name",
-        });
-    }
-    let invalid = |field, value: &str, wants| Failure::Invalid {
-        field,
-        value: value.to_owned(),
-        wants,
-    };
-    if !super::status::HANDLERS.contains(&runtime_handler) {
-        return Err(invalid(
-            "runtime_handler",
-            runtime_handler,
-            "no such runtime handler",
-        ));
-    }
-    if config.hostname.len() > 64
-        || config
-            .hostname
-            .contains(|c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c))
-    {
-        return Err(invalid(
-            "config.hostname",
-            &config.hostname,
-            "not a host name of at most 64 characters",
-        ));
-    }
-    if !config.log_directory.is_empty() && !config.log_directory.starts_with('/') {
-        return Err(invalid(
-            "config.log_directory",
-            &config.log_directory,
-            "not an absolute path",
-        ));
-    }
-    for port in &config.port_mappings {
-        let in_range = |port: i32| (0..=65535).contains(&port);
-        if !in_range(port.container_port)
-            || !in_range(port.host_port)
-            || port.container_port == 0 && port.host_port > 0
-        {
-            let value = format!("{}:{}", port.host_port, port.container_port);
-            return Err(invalid("config.port_mappings", &value, "not port numbers"));
-        }
-    }
-    let dns = config.dns_config.clone().unwrap_or_default();
-    let mut dns = dns.servers.iter().chain(&dns.searches).chain(&dns.options);
-    if let Some(line) = dns.find(|line| line.is_empty() || line.contains(char::is_whitespace)) {
-        return Err(invalid("config.dns_config", line, "not one word"));
-    }
-    let linux = config.linux.clone().unwrap_or_default();
-    if !linux.cgroup_parent.is_empty() && linux.cgroup_parent.split('/').any(|part| part == "..") {
-        return Err(invalid(
-            "config.linux.cgroup_parent",
-            &linux.cgroup_parent,
-            "leads out of itself",
-        ));
-    }
-    check_namespaces(config)
-}
-
-fn check_namespaces(config: &PodSandboxConfig) -> Result<(), Failure> {
-    let options = spec::namespace_options(config);
-    spec::check_user_namespace(&options)?;
-    let modes = [
-        (
-            "config.linux.security_context.namespace_options.network",
-            options.network,
-            false,
-        ),
-        (
-            "config.linux.security_context.namespace_options.pid",
-            options.pid,
-            true,
-        ),
-        (
-            "config.linux.security_context.namespace_options.ipc",
-            options.ipc,
-            false,
-        ),
-    ];
-    for (field, mode, container_allowed) in modes {
-        match NamespaceMode::try_from(mode) {
-            Ok(NamespaceMode::Pod | NamespaceMode::Node) => {}
-            Ok(NamespaceMode::Container) if container_allowed => {}
-            Ok(other) => {
-                let value = other.as_str_name().to_owned();
-                return Err(Failure::Invalid {
-                    field,
-                    value,
-                    wants: "not a mode of a sandbox",
-                });
-            }
-            Err(_) => {
-                return Err(Failure::Invalid {
-                    field,
-                    value: mode.to_string(),
-                    wants: "no such mode",
-                });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What makes a sandbox unique for the kubelet.
