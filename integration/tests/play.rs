@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
-use coracle_integration::daemon::Daemon;
+use coracle_integration::daemon::{Daemon, payload_archive};
 use coracle_integration::leak::Snapshot;
 use coracle_integration::node::{self, Node};
+use coracle_integration::registry::Registry;
 use coracle_integration::{programs, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -435,8 +436,8 @@ fn a_memory_volume_is_a_file_system_of_its_size_and_a_killed_play_is_cleared_awa
 fn a_pod_that_fills_its_disk_volume_is_evicted() {
     played("play-evict", |person| {
         let manifest = person.manifest(
-            "  terminationGracePeriodSeconds: 1\n  volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]\n  containers: [{name: c, \
-             image: IMAGE, args: [fill-file, /v/f, '3'], volumeMounts: [{name: v, mountPath: /v}]}]\n",
+            "  volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]\n  containers: [{name: c, image: IMAGE, args: [fill-file, /v/f, \
+             '3'], volumeMounts: [{name: v, mountPath: /v}]}]\n",
         );
         let play = person.play(&manifest);
         assert_eq!(play.end(Duration::from_secs(30)), Some(3), "{}", play.log());
@@ -722,5 +723,38 @@ fn a_reader_that_stops_reading_stops_neither_the_pod_nor_its_end() {
         };
         person.await_running("p", "c");
         play.stop();
+    });
+}
+
+#[test]
+fn images_are_pulled_listed_and_removed() {
+    played("ctl-images", |person| {
+        let registry = Registry::start(person.node);
+        let reference = registry.push(&payload_archive(person.node), "pulled:7");
+        let pulled = person.ok(&["image", "pull", &reference]);
+        assert!(pulled.starts_with(&format!("{reference} ")), "{pulled}");
+        assert!(
+            person.ok(&["image", "ls"]).contains(&reference.replace(":7", "")),
+            "{}",
+            person.ok(&["image", "ls"])
+        );
+        person.ok(&["image", "rm", &reference]);
+        let again = person.run(&["image", "rm", &reference]);
+        assert_eq!(again.status.code(), Some(1), "{}", text(&again.stderr));
+
+        let manifest = person.node.scratch().join("pulled.yaml");
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{restartPolicy: Never, containers: [{{name: c, image: \
+             '{reference}', args: [echo, hello]}}]}}\n"
+        );
+        fs::write(&manifest, pod).unwrap();
+        let output = person.run(&["play", "--follow", manifest.to_str().unwrap()]);
+        assert_eq!(text(&output.stdout), "[c] hello\n", "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(&format!("pulling image {reference}")));
+        drop(registry);
+        person.ok(&["image", "rm", &reference]);
+        person.daemon.import_payload();
+        // skopeo's, which pushed the image.
+        person.node.does(&["rm", "-r", "/var/lib/containers"]);
     });
 }

@@ -8,13 +8,24 @@ use coracle_images::usage;
 use super::super::plan::{PodPlan, VolumeKind};
 use super::super::table;
 
-/// Returns, with the reason, once the pod must be ended; never while it may go on.
-pub(super) async fn exceeded(plan: &PodPlan) -> String {
+/// Why a pod must be ended, and how much time its containers get.
+#[derive(Debug)]
+pub(super) struct Exceeded {
+    pub(super) reason: String,
+    pub(super) grace: Duration,
+}
+
+/// Returns once the pod must be ended; never while it may go on.
+pub(super) async fn exceeded(plan: &PodPlan) -> Exceeded {
     tokio::select! {
-        reason = volume_exceeded(limited_volumes(plan)) => reason,
-        reason = deadline_exceeded(plan.deadline) => reason,
+        // A pod that fills the disk gets one second, whatever its own period says.
+        reason = volume_exceeded(limited_volumes(plan)) => Exceeded { reason, grace: plan.grace.min(EVICTION_GRACE) },
+        reason = deadline_exceeded(plan.deadline) => Exceeded { reason, grace: plan.grace },
     }
 }
+
+/// The kubelet's grace for an eviction at once.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// The kubelet's interval.
 const INTERVAL: Duration = Duration::from_secs(10);

@@ -64,10 +64,12 @@ async fn play_sandbox(
         }
     };
     let mut driver = Driver::new(daemon, plan, voice, sandbox.clone(), images, follow);
+    let mut grace = plan.grace;
     let result = tokio::select! {
         end = driver.run() => end.map(|end| if end == End::Succeeded { Outcome::Succeeded } else { Outcome::Failed }),
-        reason = limits::exceeded(plan) => {
-            voice.say(&reason);
+        exceeded = limits::exceeded(plan) => {
+            voice.say(&exceeded.reason);
+            grace = exceeded.grace;
             Ok(Outcome::Failed)
         }
         () = stop.reached(Level::Stop) => {
@@ -76,7 +78,7 @@ async fn play_sandbox(
         }
     };
     let running = driver.to_stop().await;
-    end::stop_containers(daemon, running, plan.grace, stop, voice).await;
+    end::stop_containers(daemon, running, grace, stop, voice).await;
     driver.finish_logs().await;
     let removed = end::remove_sandbox(daemon, &sandbox).await;
     first_error(result, removed, voice)
