@@ -99,8 +99,7 @@ fn a_payload_that_is_the_runtime_itself_cannot_write_its_file() {
 
 #[test]
 fn no_descriptor_of_the_host_is_reachable() {
-    let script =
-        "fd=0; while test $fd -lt 64; do readlink /proc/$$/fd/$fd >/dev/null && echo $fd; fd=$((fd+1)); done";
+    let script = "fd=0; while test $fd -lt 64; do test -L /proc/$$/fd/$fd && echo $fd; fd=$((fd+1)); done";
     assert_eq!(Bundle::new(script).run(), "0\n1\n2\n");
 }
 
