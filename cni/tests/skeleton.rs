@@ -51,7 +51,8 @@ fn conf(version: &str) -> String {
 #[test]
 fn each_bad_input_has_its_code() {
     let good = conf("1.1.0");
-    let cases: [(&[(&str, &str)], &str, u32, &str); 22] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, u32, &'a str);
+    let cases: [Case<'_>; 22] = [
         (
             &[("CNI_CONTAINERID", ""), ("CNI_PATH", "")],
             &good,

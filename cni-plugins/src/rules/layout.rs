@@ -217,6 +217,7 @@ fn sets() -> [Set<'static>; 10] {
             data_type: pair(kind, INET_SERVICE),
             data_bytes: bytes + 4,
         },
+        host_order: false,
     };
     let tags = |name, (key_type, key_bytes)| {
         let kind = SetKind::Map {
@@ -228,6 +229,7 @@ fn sets() -> [Set<'static>; 10] {
             key_type,
             key_bytes,
             kind,
+            host_order: false,
         }
     };
     let names = |name| Set {
@@ -235,6 +237,7 @@ fn sets() -> [Set<'static>; 10] {
         key_type: pair(IFNAME, IFNAME),
         key_bytes: 2 * IFNAME_BYTES,
         kind: SetKind::Set,
+        host_order: false,
     };
     [
         tags(MASQUERADE[0], address[0]),
@@ -250,6 +253,7 @@ fn sets() -> [Set<'static>; 10] {
             key_type: IFNAME,
             key_bytes: IFNAME_BYTES,
             kind: SetKind::Set,
+            host_order: true,
         },
         names(WITHIN),
     ]

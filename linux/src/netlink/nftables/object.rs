@@ -36,6 +36,9 @@ const SET_KEY_LENGTH: u16 = 5;
 const SET_DATA_TYPE: u16 = 6;
 const SET_DATA_LENGTH: u16 = 7;
 const SET_ID: u16 = 10;
+const SET_USERDATA: u16 = 13;
+/// Userdata of a set as nft reads it: type 0 (byte order of keys), length, 1 (the machine's).
+const HOST_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
 const SET_IS_MAP: u32 = 8;
 const POLICY_ACCEPT: u32 = 1;
 /// The kernel takes up to 256 bytes of userdata; type, length and final zero need three.
@@ -110,6 +113,8 @@ pub struct Set<'a> {
     pub key_bytes: u32,
     /// What keys map to.
     pub kind: SetKind,
+    /// Keys are in the machine's byte order (interface names are, for nft); only listings depend on it.
+    pub host_order: bool,
 }
 
 /// Makes a table; refused with `EEXIST` when there is one.
@@ -183,6 +188,11 @@ pub fn add_set(table: &str, set: &Set<'_>, id: u32) -> Message {
         .with_be32(SET_KEY_TYPE, set.key_type)
         .with_be32(SET_KEY_LENGTH, set.key_bytes)
         .with_be32(SET_ID, id);
+    let message = if set.host_order {
+        message.with(SET_USERDATA, &HOST_ORDER)
+    } else {
+        message
+    };
     match set.kind {
         SetKind::Set => message.with_be32(SET_FLAGS, 0),
         SetKind::Map {

@@ -169,8 +169,12 @@ pub fn find(socket: &mut Socket, which: Which<'_>) -> Result<Option<Link>, Netli
 
 /// All links of the namespace.
 pub fn list(socket: &mut Socket) -> Result<Vec<Link>, NetlinkError> {
-    let message =
-        without_statistics(Message::new("list links", RTM_GETLINK, 0, &header(Which::Index(0), 0, 0)));
+    let message = without_statistics(Message::new(
+        "list links",
+        RTM_GETLINK,
+        0,
+        &header(Which::Index(0), 0, 0),
+    ));
     Ok(socket
         .dump(&message)?
         .iter()
