@@ -758,3 +758,74 @@ fn images_are_pulled_listed_and_removed() {
         person.node.does(&["rm", "-r", "/var/lib/containers"]);
     });
 }
+
+#[test]
+fn the_hosts_namespaces_privileges_and_memory_limits_are_as_written() {
+    played("play-host", |person| {
+        let manifest = person.manifest(
+            "  hostNetwork: true\n  hostPID: true\n  containers:\n  - {name: c, image: IMAGE, args: [id, --, serve, '8085'], ports: \
+             [{containerPort: 8085}], securityContext: {privileged: true}}\n  - {name: d, image: IMAGE, args: [id, --, serve, \
+             '8086']}\n",
+        );
+        let play = person.play(&manifest);
+        play.await_line("serving on port 8085");
+        play.await_line("serving on port 8086");
+        let fetch = programs::ours("coracle-payload");
+        let output = person
+            .node
+            .command(fetch)
+            .args(["fetch", "http://127.0.0.1:8085/"])
+            .output()
+            .unwrap();
+        assert!(
+            text(&output.stdout).starts_with("200 hello"),
+            "{}",
+            text(&output.stdout)
+        );
+        let bounding = |name: &str| {
+            let line = play
+                .log()
+                .lines()
+                .find(|line| line.starts_with(&format!("[{name}] CapBnd: ")))
+                .map(str::to_owned);
+            u64::from_str_radix(line.unwrap().split(' ').next_back().unwrap(), 16).unwrap()
+        };
+        assert!(
+            bounding("c").count_ones() > bounding("d").count_ones(),
+            "{}",
+            play.log()
+        );
+        let seen = person.ok(&["exec", "p", "d", "--", "/payload", "cat", "/proc/1/comm"]);
+        assert_ne!(seen, "payload\n", "the node's PID 1 is seen");
+        play.stop();
+
+        let eating = person.manifest(
+            "  restartPolicy: Never\n  containers: [{name: c, image: IMAGE, args: [fill-memory, '200'], resources: {limits: \
+             {memory: 32Mi}}}]\n",
+        );
+        let play = person.play(&eating);
+        assert_eq!(play.end(BOUND), Some(3), "{}", play.log());
+        assert!(
+            play.log().contains("ended with exit code 137 (OOMKilled)"),
+            "{}",
+            play.log()
+        );
+
+        let shared = person.manifest(
+            "  shareProcessNamespace: true\n  containers: [{name: c, image: IMAGE}, {name: d, image: IMAGE, args: [serve, \
+             '8081']}]\n",
+        );
+        let play = person.play(&shared);
+        person.await_running("p", "d");
+        let shown = person.ok(&["exec", "p", "d", "--", "/payload", "ls", "/proc"]);
+        let processes = shown
+            .lines()
+            .filter(|name| name.chars().all(|c| c.is_ascii_digit()))
+            .count();
+        assert_eq!(
+            processes, 4,
+            "the pod's init, both containers and this command: {shown}"
+        );
+        play.stop();
+    });
+}
