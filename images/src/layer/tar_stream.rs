@@ -254,79 +254,35 @@ impl<R: Read> TarStream<R> {
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<Entry, TarError> {
-        let path = pax
-            .get("GNU.sparse.name")
-            .or_else(|| pax.get("path"))
-            .map(<[u8]>::to_vec)
-            .or(long_name)
-            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let (path, link) = names(header, pax, long_name, long_link)?;
         let name = lossy(&path);
         let bad = |field| TarError::Field {
             entry: name.clone(),
             field,
         };
-        let link = pax
-            .get("linkpath")
-            .map(<[u8]>::to_vec)
-            .or(long_link)
-            .unwrap_or_else(|| {
-                header
-                    .link_name_bytes()
-                    .map(|l| l.into_owned())
-                    .unwrap_or_default()
-            });
-        if path.is_empty() || path.len() > PATH_MAX || path.contains(&0) {
-            return Err(bad("path"));
-        }
-        if link.len() > PATH_MAX || link.contains(&0) {
-            return Err(bad("link name"));
-        }
         let stored = pax
             .number("size")
             .map_err(|()| bad("PAX size"))?
             .unwrap_or(stored);
         let kind = kind(header.entry_type(), &path);
         // Only files carry data; some writers leave a size on links and directories, with nothing stored.
-        self.start_data(if matches!(kind, Kind::Regular | Kind::Other(_)) {
-            stored
-        } else {
-            0
-        });
-        let (sparse, size) = self.sparse(header, pax, stored).map_err(|error| match error {
-            Some(error) => error,
-            None => bad("sparse map"),
-        })?;
+        let carries_data = matches!(kind, Kind::Regular | Kind::Other(_));
+        self.start_data(if carries_data { stored } else { 0 });
+        let (sparse, size) = self
+            .sparse(header, pax, stored)
+            .map_err(|error| error.unwrap_or_else(|| bad("sparse map")))?;
         let old = header.as_old();
-        let id = |key, own: io::Result<u64>, raw: &[u8], field| {
-            let own = if is_blank(raw) { Ok(0) } else { own };
-            let value = pax.number(key).map_err(|()| bad(field))?.map_or(own, Ok);
-            value
-                .ok()
-                .and_then(|id| u32::try_from(id).ok())
-                .ok_or_else(|| bad(field))
-        };
-        let mtime = match pax.get("mtime") {
-            Some(text) => seconds(text).ok_or_else(|| bad("PAX mtime"))?,
-            // Times before 1970 in base-256 do not fit the decoder; they are not worth refusing an image.
-            None => (
-                header
-                    .mtime()
-                    .ok()
-                    .and_then(|t| i64::try_from(t).ok())
-                    .unwrap_or(0),
-                0,
-            ),
+        let mode = if is_blank(&old.mode) {
+            0
+        } else {
+            header.mode().map_err(|_| bad("mode"))?
         };
         Ok(Entry {
             kind,
-            mode: if is_blank(&old.mode) {
-                0
-            } else {
-                header.mode().map_err(|_| bad("mode"))? & 0o7777
-            },
-            uid: id("uid", header.uid(), &old.uid, "uid")?,
-            gid: id("gid", header.gid(), &old.gid, "gid")?,
-            mtime,
+            mode: mode & 0o7777,
+            uid: id(pax, "uid", header.uid(), &old.uid).ok_or_else(|| bad("uid"))?,
+            gid: id(pax, "gid", header.gid(), &old.gid).ok_or_else(|| bad("gid"))?,
+            mtime: mtime(header, pax).ok_or_else(|| bad("PAX mtime"))?,
             size,
             major: header.device_major().ok().flatten().unwrap_or(0),
             minor: header.device_minor().ok().flatten().unwrap_or(0),
@@ -351,6 +307,63 @@ impl<R: Read> Read for TarStream<R> {
         self.remaining = self.remaining.saturating_sub(count as u64);
         self.position = self.position.saturating_add(count as u64);
         Ok(count)
+    }
+}
+
+/// The name and the link target, from wherever the archive keeps them.
+fn names(
+    header: &Header,
+    pax: &Pax,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+) -> Result<(Vec<u8>, Vec<u8>), TarError> {
+    let from_pax = |key| pax.get(key).map(<[u8]>::to_vec);
+    let path = from_pax("GNU.sparse.name")
+        .or_else(|| from_pax("path"))
+        .or(long_name);
+    let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
+    let own_link = || {
+        header
+            .link_name_bytes()
+            .map(|link| link.into_owned())
+            .unwrap_or_default()
+    };
+    let link = from_pax("linkpath").or(long_link).unwrap_or_else(own_link);
+    let field = if path.is_empty() || path.len() > PATH_MAX || path.contains(&0) {
+        "path"
+    } else if link.len() > PATH_MAX || link.contains(&0) {
+        "link name"
+    } else {
+        return Ok((path, link));
+    };
+    Err(TarError::Field {
+        entry: lossy(&path),
+        field,
+    })
+}
+
+/// A user or group id.
+fn id(pax: &Pax, key: &str, own: io::Result<u64>, raw: &[u8]) -> Option<u32> {
+    let id = match pax.number(key).ok()? {
+        Some(id) => id,
+        None if is_blank(raw) => 0,
+        None => own.ok()?,
+    };
+    u32::try_from(id).ok()
+}
+
+fn mtime(header: &Header, pax: &Pax) -> Option<(i64, u32)> {
+    match pax.get("mtime") {
+        Some(text) => seconds(text),
+        // Times before 1970 in base-256 do not fit the decoder; they are not worth refusing an image.
+        None => Some((
+            header
+                .mtime()
+                .ok()
+                .and_then(|t| i64::try_from(t).ok())
+                .unwrap_or(0),
+            0,
+        )),
     }
 }
 
