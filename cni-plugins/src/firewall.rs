@@ -156,9 +156,9 @@ fn check(request: &Request) -> Outcome<()> {
 
 fn places(bridge: &Link, policy: Policy) -> Vec<Key> {
     let key = layout::interface_key(&bridge.name);
-    let mut places = vec![(layout::CLOSED, key.clone())];
+    let mut places = vec![(layout::CLOSED.to_owned(), key.clone())];
     if policy == Policy::SameBridge {
-        places.push((layout::WITHIN, [key.clone(), key].concat()));
+        places.push((layout::WITHIN.to_owned(), [key.clone(), key].concat()));
     }
     places
 }

@@ -6,7 +6,7 @@ use crate::host_local;
 use coracle_cni_protocol::caller::Program;
 use coracle_cni_protocol::plugin::Request;
 use coracle_cni_protocol::{CallError, CniResult, Code, ResultError};
-use std::net::IpAddr;
+use ipnet::IpNet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,7 +82,7 @@ impl Ipam {
     }
 
     /// DEL; returns the addresses that were freed, if the manager is ours.
-    pub(crate) fn del(&self, request: &Request) -> Outcome<Vec<IpAddr>> {
+    pub(crate) fn del(&self, request: &Request) -> Outcome<Vec<IpNet>> {
         match self {
             Self::None => Ok(Vec::new()),
             Self::HostLocal => host_local::release(request),

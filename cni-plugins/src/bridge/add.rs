@@ -188,18 +188,18 @@ fn masquerade<'a>(request: &'a Request, result: &CniResult, undo: &mut Undo<'a>)
         .collect();
     let places: Vec<_> = entries
         .iter()
-        .map(|entry| (entry.set, entry.element.key.clone()))
+        .map(|entry| (entry.set.clone(), entry.element.key.clone()))
         .collect();
     undo.push("masquerading", move || {
-        Rules::open()?.remove_owner(&Owner::of(request), &places, &layout::MASQUERADE)?;
+        Rules::open()?.remove_owner(&Owner::of(request), &places, &[layout::MASQUERADE])?;
         Ok(())
     });
     Ok(Rules::open()?.add(&entries, &request.network, &chains)?)
 }
 
 fn entry(request: &Request, address: IpNet) -> Entry {
-    let (set, key) = super::del::masquerade_place(address.addr());
-    let data = Data::Value(NetworkChain::Masquerade(address).tag(&request.network).to_vec());
+    let (set, key) = super::del::masquerade_place(&request.network, address);
+    let data = Data::None;
     Entry {
         set,
         element: Element {

@@ -24,7 +24,7 @@ pub(super) fn check(request: &Request) -> Outcome<()> {
     check_container(request, &prev)?;
     if plan.masquerade {
         let places: Vec<_> = own_addresses(request, &prev)
-            .map(|net| masquerade_place(net.addr()))
+            .map(|net| masquerade_place(&request.network, net))
             .collect();
         if Rules::open()?.owned(&Owner::of(request), &places)?.len() != places.len() {
             return Err(different("masquerading of the container's addresses is missing"));

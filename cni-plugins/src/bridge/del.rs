@@ -16,11 +16,13 @@ use crate::failure::{Outcome, PluginErrorFrom};
 use crate::ipam::Ipam;
 use crate::linger;
 use crate::owner::Owner;
-use crate::rules::{Key, Rules, layout};
+use crate::rules::layout::{self, NetworkChain};
+use crate::rules::{Key, Rules};
 use coracle_cni_protocol::caller::NETNS_GOES_AWAY;
 use coracle_cni_protocol::plugin::Request;
 use coracle_linux::netlink::route::link::{self, Change, Which};
 use coracle_linux::netlink::{Protocol, Socket};
+use ipnet::IpNet;
 use nix::errno::Errno;
 use std::net::IpAddr;
 
@@ -56,11 +58,12 @@ pub(super) fn del(request: &Request) -> Outcome<()> {
 }
 
 /// Where the masquerade element of an address is.
-pub(super) fn masquerade_place(address: IpAddr) -> Key {
-    match address {
-        IpAddr::V4(address) => (layout::MASQUERADE[0], address.octets().to_vec()),
-        IpAddr::V6(address) => (layout::MASQUERADE[1], address.octets().to_vec()),
-    }
+pub(super) fn masquerade_place(network: &str, address: IpNet) -> Key {
+    let key = match address.addr() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    (NetworkChain::Masquerade(address).name(network), key)
 }
 
 /// Takes the host end off the network, so that its address can be given to the next one. Returns its name if it exists.
@@ -91,14 +94,16 @@ fn disconnect(owner: &Owner) -> Outcome<Option<String>> {
 }
 
 /// Deletes the masquerade elements: by the addresses that are known, or, when none are, by looking through all.
-fn forget(request: &Request, owner: &Owner, freed: &[IpAddr]) -> Outcome<Rules> {
+fn forget(request: &Request, owner: &Owner, freed: &[IpNet]) -> Outcome<Rules> {
     // A result that cannot be read is as good as none.
     let prev = request.config.prev_result().ok().flatten().unwrap_or_default();
-    let known = prev.ips.iter().map(|ip| ip.address.addr());
-    let mut places: Vec<_> = known.chain(freed.iter().copied()).map(masquerade_place).collect();
+    let known = prev.ips.iter().map(|ip| ip.address).chain(freed.iter().copied());
+    let mut places: Vec<_> = known
+        .map(|address| masquerade_place(&request.network, address))
+        .collect();
     places.sort_unstable();
     places.dedup();
     let mut rules = Rules::open()?;
-    rules.remove_owner(owner, &places, &layout::MASQUERADE)?;
+    rules.remove_owner(owner, &places, &[layout::MASQUERADE])?;
     Ok(rules)
 }

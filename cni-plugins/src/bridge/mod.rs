@@ -123,7 +123,7 @@ fn collect(request: &Request) -> Outcome<()> {
             return Err(coracle_linux::netlink::NetlinkError::Refused(refusal).into());
         }
     }
-    Rules::open()?.collect(&request.network, &keep, &layout::MASQUERADE)?;
+    Rules::open()?.collect(&request.network, &keep, &[layout::MASQUERADE])?;
     Ipam::of(request)?.gc(request)
 }
 

@@ -91,13 +91,21 @@ pub(crate) fn allocate(request: &Request) -> Outcome<CniResult> {
     }
 }
 
-/// DEL: frees the addresses of the attachment and returns them.
-pub(crate) fn release(request: &Request) -> Outcome<Vec<IpAddr>> {
+/// DEL: frees the addresses of the attachment and returns them with their networks.
+pub(crate) fn release(request: &Request) -> Outcome<Vec<IpNet>> {
     let plan = Plan::of(request)?;
-    match Store::open_existing(&plan.dir)? {
-        Some(store) => Ok(store.release(&holder(request))?),
-        None => Ok(Vec::new()),
-    }
+    let Some(store) = Store::open_existing(&plan.dir)? else {
+        return Ok(Vec::new());
+    };
+    let with_network = |address: IpAddr| {
+        let range = plan.sets.iter().find_map(|set| set.range_of(address))?;
+        IpNet::new(address, range.subnet.prefix_len()).ok()
+    };
+    Ok(store
+        .release(&holder(request))?
+        .into_iter()
+        .filter_map(with_network)
+        .collect())
 }
 
 /// CHECK: the attachment has an address.

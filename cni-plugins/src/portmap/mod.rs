@@ -23,7 +23,7 @@ use coracle_linux::netlink::route::link::{self, Change, Which};
 use coracle_linux::netlink::route::route;
 use coracle_linux::netlink::{Protocol, Socket, conntrack};
 use ipnet::IpNet;
-use plan::{Plan, Source, addresses, published_place};
+use plan::{Plan, Source, addresses};
 use std::net::IpAddr;
 
 /// Ports could not be published or are not.
@@ -50,15 +50,8 @@ impl PortmapError {
     }
 }
 
-/// The sets in which attachments have elements.
-const SETS: [&str; 6] = [
-    layout::PORTS[0],
-    layout::PORTS[1],
-    layout::PORTS_AT[0],
-    layout::PORTS_AT[1],
-    layout::PUBLISHED[0],
-    layout::PUBLISHED[1],
-];
+/// How the names of the sets in which attachments have elements begin.
+const SETS: [&str; 2] = ["ports", layout::PUBLISHED];
 
 /// The plugin.
 pub(crate) struct Portmap;
@@ -101,7 +94,7 @@ fn add(request: &Request) -> Outcome<CniResult> {
         let entries = plan.entries(&request.network, owner, &addresses);
         let places: Vec<_> = entries
             .iter()
-            .map(|entry| (entry.set, entry.element.key.clone()))
+            .map(|entry| (entry.set.clone(), entry.element.key.clone()))
             .collect();
         if plan.source != Source::Keep {
             let links = prev.interfaces.iter().filter(|one| one.sandbox.is_empty());
@@ -129,7 +122,7 @@ fn del(request: &Request) -> Outcome<()> {
     let addresses = addresses(request, &prev);
     let published: Vec<_> = addresses
         .iter()
-        .map(|address| published_place(address.addr()))
+        .map(|address| plan.published_place(&request.network, *address))
         .collect();
     let mut rules = Rules::open()?;
     let removed = if addresses.is_empty() {

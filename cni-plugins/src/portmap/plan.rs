@@ -129,16 +129,10 @@ impl Plan {
                     when_taken: WhenTaken::Refuse(format!("host port {}", mapping.text())),
                 });
             }
-            let tag = match self.source {
-                Source::Keep => layout::KEEP_SOURCES,
-                Source::Local => NetworkChain::Published(*subnet).tag(network),
-                Source::All => layout::ALL_SOURCES,
-            };
-            let (set, key) = published_place(*address);
-            let data = Data::Value(tag.to_vec());
+            let (set, key) = self.published_place(network, *subnet);
             let element = Element {
                 key,
-                data,
+                data: Data::None,
                 comment: owner.comment(),
             };
             entries.push(Entry {
@@ -148,6 +142,19 @@ impl Plan {
             });
         }
         entries
+    }
+}
+
+impl Plan {
+    /// Where the element of a container's address with published ports is.
+    pub(super) fn published_place(&self, network: &str, subnet: IpNet) -> Key {
+        let family = usize::from(subnet.addr().is_ipv6());
+        let set = match self.source {
+            Source::Keep => layout::PUBLISHED_KEEP[family].to_owned(),
+            Source::Local => NetworkChain::Published(subnet).name(network),
+            Source::All => layout::PUBLISHED_ALL[family].to_owned(),
+        };
+        (set, octets(subnet.addr()))
     }
 }
 
@@ -171,7 +178,7 @@ impl Mapping {
         } else {
             layout::PORTS
         };
-        (sets[family], key)
+        (sets[family].to_owned(), key)
     }
 
     /// For messages.
@@ -182,11 +189,6 @@ impl Mapping {
             None => format!("{}/{protocol}", self.host_port),
         }
     }
-}
-
-/// Where the element of a container's address with published ports is.
-pub(super) fn published_place(address: IpAddr) -> Key {
-    (layout::PUBLISHED[usize::from(address.is_ipv6())], octets(address))
 }
 
 /// The container's first address of each family on the interface the request is about.

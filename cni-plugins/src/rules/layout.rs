@@ -12,8 +12,8 @@
 //!                       masquerade_X for a network X: what its pods send out of their subnet
 //! ```
 //!
-//! Pods are elements of maps that say which network's chain means them by a number (a tag). Elements that name chains would
-//! be shorter to write, but each time one is added the kernel looks through all of them for loops.
+//! A network's chain means the pods in the set of its name. (One map from pods to chains would do too, but each time an
+//! element that names a chain is added the kernel looks through all of them for loops.)
 //!
 //! The cost of an ADD, and of a packet, is the same with one pod or a thousand.
 
@@ -28,37 +28,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// The table.
 pub(crate) const TABLE: &str = "coracle";
 
-/// Pod address to the tag of its network's masquerade chain.
-pub(crate) const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
+/// How the sets of pods whose packets are masqueraded begin: one for each network and subnet.
+pub(crate) const MASQUERADE: &str = "masquerade_";
 /// Protocol and port on any address of the host to pod address and port.
 pub(crate) const PORTS: [&str; 2] = ["ports4", "ports6"];
 /// The same on one address of the host.
 pub(crate) const PORTS_AT: [&str; 2] = ["ports4_at", "ports6_at"];
-/// Address of a pod with published ports to the tag that says whose sources are translated.
-pub(crate) const PUBLISHED: [&str; 2] = ["published4", "published6"];
+/// How the sets of pods with published ports begin: one for each network and subnet, and those below.
+pub(crate) const PUBLISHED: &str = "published_";
+/// Pods whose published connections keep their sources.
+pub(crate) const PUBLISHED_KEEP: [&str; 2] = ["published_keep4", "published_keep6"];
+/// Pods whose published connections all get a source of the host.
+pub(crate) const PUBLISHED_ALL: [&str; 2] = ["published_all4", "published_all6"];
 /// Bridges whose pods other such bridges' pods do not reach.
 pub(crate) const CLOSED: &str = "closed_bridges";
 /// Pairs of one bridge with itself, within which pods reach each other.
 pub(crate) const WITHIN: &str = "within_bridge";
-
-/// All sets whose elements belong to attachments or networks.
-pub(crate) const SETS: [&str; 10] = [
-    MASQUERADE[0],
-    MASQUERADE[1],
-    PORTS[0],
-    PORTS[1],
-    PORTS_AT[0],
-    PORTS_AT[1],
-    PUBLISHED[0],
-    PUBLISHED[1],
-    CLOSED,
-    WITHIN,
-];
-
-/// The tag of pods whose published connections keep their sources.
-pub(crate) const KEEP_SOURCES: [u8; 4] = [0, 0, 0, 0];
-/// The tag of pods whose published connections all get a source of the host.
-pub(crate) const ALL_SOURCES: [u8; 4] = [1, 0, 0, 0];
 
 const PUBLISHED_PORTS: &str = "published_ports";
 const RAW: i32 = -300;
@@ -73,7 +58,6 @@ const IPV4_ADDR: u32 = 7;
 const IPV6_ADDR: u32 = 8;
 const INET_PROTO: u32 = 12;
 const INET_SERVICE: u32 = 13;
-const MARK: u32 = 19;
 const IFNAME: u32 = 41;
 const IFNAME_BYTES: u32 = 16;
 
@@ -111,58 +95,48 @@ pub(crate) enum NetworkChain {
 }
 
 impl NetworkChain {
-    /// The chain's name.
+    /// The chain's name, which is its set's name too.
     pub(crate) fn name(self, network: &str) -> String {
-        let kind = match self {
-            Self::Masquerade(_) => "masquerade",
-            Self::Published(_) => "published",
+        let (kind, subnet) = match self {
+            Self::Masquerade(subnet) => (MASQUERADE, subnet),
+            Self::Published(subnet) => (PUBLISHED, subnet),
         };
-        format!("{kind}_{:016x}", self.hash(network))
+        format!(
+            "{kind}{:016x}",
+            crate::owner::hash(format!("{network}/{}", subnet.trunc()).as_bytes())
+        )
     }
 
-    /// What the network's pods map to; never one of the fixed tags.
-    pub(crate) fn tag(self, network: &str) -> [u8; 4] {
-        let [a, b, c, d, ..] = self.hash(network).to_be_bytes();
-        [a | 2, b, c, d]
-    }
-
-    /// Makes the chain.
+    /// Makes the chain and its set.
     pub(super) fn messages(self, network: &str) -> Vec<Message> {
         let name = self.name(network);
-        let tag = self.tag(network);
         let (subnet, priority, rules) = match self {
-            Self::Masquerade(subnet) => (subnet, SRCNAT, masquerade_rules(subnet, tag)),
-            Self::Published(subnet) => (subnet, PUBLISHED_SRCNAT, published_rules(subnet, tag)),
+            Self::Masquerade(subnet) => (subnet, SRCNAT, masquerade_rules(subnet, &name)),
+            Self::Published(subnet) => (subnet, PUBLISHED_SRCNAT, published_rules(subnet, &name)),
         };
         let base = BaseChain {
             kind: ChainKind::Nat,
             hook: Hook::Postrouting,
             priority,
         };
-        let mut all = vec![add_chain(
-            TABLE,
-            &name,
-            Some(base),
-            &format!("{network}/{}", subnet.trunc()),
-        )];
+        let comment = format!("{network}/{}", subnet.trunc());
+        let mut all = vec![
+            add_set(TABLE, &addresses(&name, subnet.addr().is_ipv6()), 1),
+            add_chain(TABLE, &name, Some(base), &comment),
+        ];
         all.extend(rules.into_iter().map(|rule| add_rule(TABLE, &name, rule, "")));
         all
     }
-
-    fn hash(self, network: &str) -> u64 {
-        let (Self::Masquerade(subnet) | Self::Published(subnet)) = self;
-        crate::owner::hash(format!("{network}/{}", subnet.trunc()).as_bytes())
-    }
 }
 
-fn masquerade_rules(subnet: IpNet, tag: [u8; 4]) -> Vec<Expressions> {
+fn masquerade_rules(subnet: IpNet, set: &str) -> Vec<Expressions> {
     let v6 = subnet.addr().is_ipv6();
     let multicast = if v6 { MULTICAST6 } else { MULTICAST4 };
-    let tagged = Expressions::new().same_family(v6).source(v6, Register(0));
-    let tagged = tagged
-        .map(MASQUERADE[usize::from(v6)], Register(0), Register(0))
-        .equals(Register(0), &tag);
-    let out = tagged.destination(v6, Register(0));
+    let from_pod = Expressions::new()
+        .same_family(v6)
+        .source(v6, Register(0))
+        .in_set(set, Register(0));
+    let out = from_pod.destination(v6, Register(0));
     let out = out.in_network(Register(0), subnet.network(), subnet.prefix_len(), false);
     let out = out
         .destination(v6, Register(0))
@@ -170,10 +144,10 @@ fn masquerade_rules(subnet: IpNet, tag: [u8; 4]) -> Vec<Expressions> {
     vec![out.masquerade()]
 }
 
-fn published_rules(subnet: IpNet, tag: [u8; 4]) -> Vec<Expressions> {
+fn published_rules(subnet: IpNet, set: &str) -> Vec<Expressions> {
     let v6 = subnet.addr().is_ipv6();
     let from = |(network, prefix)| {
-        let from = published(v6, tag).source(v6, Register(0));
+        let from = published(v6, set).source(v6, Register(0));
         from.in_network(Register(0), network, prefix, true).masquerade()
     };
     // There is no published localhost of IPv6.
@@ -184,15 +158,27 @@ fn published_rules(subnet: IpNet, tag: [u8; 4]) -> Vec<Expressions> {
         .collect()
 }
 
-/// A connection that came in through a published port of a pod with this tag.
-fn published(v6: bool, tag: [u8; 4]) -> Expressions {
+/// A connection that came in through a published port of a pod in this set.
+fn published(v6: bool, set: &str) -> Expressions {
     let translated = Expressions::new()
         .ct(CtKey::Status, Register(0))
         .any_bit(Register(0), CT_STATUS_DNAT);
-    let to_pod = translated.same_family(v6).destination(v6, Register(0));
-    to_pod
-        .map(PUBLISHED[usize::from(v6)], Register(0), Register(0))
-        .equals(Register(0), &tag)
+    translated
+        .same_family(v6)
+        .destination(v6, Register(0))
+        .in_set(set, Register(0))
+}
+
+/// A set of addresses.
+fn addresses(name: &str, v6: bool) -> Set<'_> {
+    let (key_type, key_bytes) = if v6 { (IPV6_ADDR, 16) } else { (IPV4_ADDR, 4) };
+    Set {
+        name,
+        key_type,
+        key_bytes,
+        kind: SetKind::Set,
+        host_order: false,
+    }
 }
 
 /// An interface name as a key.
@@ -219,19 +205,6 @@ fn sets() -> [Set<'static>; 10] {
         },
         host_order: false,
     };
-    let tags = |name, (key_type, key_bytes)| {
-        let kind = SetKind::Map {
-            data_type: MARK,
-            data_bytes: 4,
-        };
-        Set {
-            name,
-            key_type,
-            key_bytes,
-            kind,
-            host_order: false,
-        }
-    };
     let names = |name| Set {
         name,
         key_type: pair(IFNAME, IFNAME),
@@ -240,14 +213,14 @@ fn sets() -> [Set<'static>; 10] {
         host_order: false,
     };
     [
-        tags(MASQUERADE[0], address[0]),
-        tags(MASQUERADE[1], address[1]),
         map(PORTS[0], address[0], false),
         map(PORTS[1], address[1], false),
         map(PORTS_AT[0], address[0], true),
         map(PORTS_AT[1], address[1], true),
-        tags(PUBLISHED[0], address[0]),
-        tags(PUBLISHED[1], address[1]),
+        addresses(PUBLISHED_KEEP[0], false),
+        addresses(PUBLISHED_KEEP[1], true),
+        addresses(PUBLISHED_ALL[0], false),
+        addresses(PUBLISHED_ALL[1], true),
         Set {
             name: CLOSED,
             key_type: IFNAME,
@@ -286,7 +259,10 @@ fn rules() -> Vec<(&'static str, Expressions)> {
     all.extend(port_rules());
     all.extend(forward_rules());
     for v6 in [false, true] {
-        all.push(("postrouting", published(v6, ALL_SOURCES).masquerade()));
+        all.push((
+            "postrouting",
+            published(v6, PUBLISHED_ALL[usize::from(v6)]).masquerade(),
+        ));
     }
     all
 }

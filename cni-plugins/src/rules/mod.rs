@@ -40,7 +40,7 @@ pub(crate) enum RulesError {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     /// Its set.
-    pub(crate) set: &'static str,
+    pub(crate) set: String,
     /// The element, its comment naming the owner.
     pub(crate) element: Element,
     /// What to do when the key is there already.
@@ -59,7 +59,7 @@ pub(crate) enum WhenTaken {
 }
 
 /// A place in a set.
-pub(crate) type Key = (&'static str, Vec<u8>);
+pub(crate) type Key = (String, Vec<u8>);
 
 /// The rules of this host.
 pub(crate) struct Rules(Socket);
@@ -80,11 +80,6 @@ impl Rules {
         if entries.is_empty() {
             return Ok(());
         }
-        for chain in chains {
-            if !nftables::has_chain(&mut self.0, TABLE, &chain.name(network))? {
-                self.set_up(network, std::slice::from_ref(chain))?;
-            }
-        }
         let changes = additions(entries);
         for _ in 0..ATTEMPTS {
             let refused = match nftables::commit(&mut self.0, None, changes.clone()) {
@@ -92,7 +87,7 @@ impl Rules {
                 Err(error) => error,
             };
             match refused.errno() {
-                Some(Errno::ENOENT) => self.set_up(network, &[])?,
+                Some(Errno::ENOENT) => self.set_up(network, chains)?,
                 Some(Errno::EEXIST | Errno::EBUSY) => {
                     if self.replace(entries)? {
                         return Ok(());
@@ -116,27 +111,25 @@ impl Rules {
         for (set, key) in places {
             let element = elements_read(&mut self.0, TABLE, set, key)?;
             if element.is_some_and(|element| element.comment == comment) {
-                owned.push((*set, key.clone()));
+                owned.push((set.clone(), key.clone()));
             }
         }
         Ok(owned)
     }
 
-    /// All places in these sets whose comment passes the test. Reads all elements.
+    /// All places whose comment passes the test, in sets whose names begin with one of these. Reads all elements.
     pub(crate) fn find(
         &mut self,
-        sets: &[&'static str],
+        sets: &[&str],
         test: impl Fn(&str) -> bool,
     ) -> Result<Vec<Key>, RulesError> {
         let mut found = Vec::new();
-        for set in sets {
-            let elements = elements_list(&mut self.0, TABLE, set)?;
-            found.extend(
-                elements
-                    .into_iter()
-                    .filter(|element| test(&element.comment))
-                    .map(|e| (*set, e.key)),
-            );
+        for set in nftables::set_names(&mut self.0, TABLE)? {
+            if sets.iter().any(|begin| set.starts_with(begin)) {
+                let elements = elements_list(&mut self.0, TABLE, &set)?;
+                let own = elements.into_iter().filter(|element| test(&element.comment));
+                found.extend(own.map(|element| (set.clone(), element.key)));
+            }
         }
         Ok(found)
     }
@@ -166,7 +159,7 @@ impl Rules {
         &mut self,
         owner: &Owner,
         places: &[Key],
-        sets: &[&'static str],
+        sets: &[&str],
     ) -> Result<Vec<Key>, RulesError> {
         let comment = owner.comment();
         self.remove(|rules| match places {
@@ -180,7 +173,7 @@ impl Rules {
         &mut self,
         network: &str,
         keep: &[Owner],
-        sets: &[&'static str],
+        sets: &[&str],
     ) -> Result<Vec<Key>, RulesError> {
         let keep: HashSet<_> = keep.iter().map(Owner::comment).collect();
         self.remove(|rules| {
@@ -193,7 +186,7 @@ impl Rules {
 
     /// Deletes everything of a network, and the table when nothing of any network is left.
     pub(crate) fn remove_network(&mut self, network: &str) -> Result<(), RulesError> {
-        self.remove(|rules| rules.find(&layout::SETS, |comment| network_of(comment) == network))?;
+        self.remove(|rules| rules.find(&[""], |comment| network_of(comment) == network))?;
         for _ in 0..ATTEMPTS {
             let generation = nftables::generation(&mut self.0)?;
             let chains = nftables::chains(&mut self.0, TABLE)?;
@@ -204,12 +197,11 @@ impl Rules {
             let (own, others): (Vec<_>, Vec<_>) = of_networks
                 .into_iter()
                 .partition(|chain| network_of(chain.comment.as_deref().unwrap_or_default()) == network);
-            let changes = if others.is_empty() && self.find(&layout::SETS, |_| true)?.is_empty() {
+            let changes = if others.is_empty() && self.find(&[""], |_| true)?.is_empty() {
                 vec![nftables::delete_table(TABLE)]
             } else {
-                let flush = own.iter().map(|chain| nftables::flush_chain(TABLE, &chain.name));
-                flush
-                    .chain(own.iter().map(|chain| nftables::delete_chain(TABLE, &chain.name)))
+                own.iter()
+                    .flat_map(|chain| delete_network_chain(&chain.name))
                     .collect()
             };
             match nftables::commit(&mut self.0, Some(generation), changes) {
@@ -243,7 +235,7 @@ impl Rules {
             .iter()
             .filter(|entry| !matches!(entry.when_taken, WhenTaken::Share))
         {
-            let Some(found) = elements_read(&mut self.0, TABLE, entry.set, &entry.element.key)? else {
+            let Some(found) = elements_read(&mut self.0, TABLE, &entry.set, &entry.element.key)? else {
                 continue;
             };
             if let (WhenTaken::Refuse(what), true) =
@@ -254,7 +246,7 @@ impl Rules {
                     owner: found.comment,
                 });
             }
-            old.push((entry.set, entry.element.key.clone()));
+            old.push((entry.set.clone(), entry.element.key.clone()));
         }
         let mut changes = deletions(&old);
         changes.extend(additions(entries));
@@ -277,22 +269,31 @@ fn is_race(error: &NetlinkError) -> bool {
 fn additions(entries: &[Entry]) -> Vec<Message> {
     let one = |entry: &Entry| {
         let exclusive = !matches!(entry.when_taken, WhenTaken::Share);
-        elements_add(TABLE, entry.set, std::slice::from_ref(&entry.element), exclusive)
+        elements_add(TABLE, &entry.set, std::slice::from_ref(&entry.element), exclusive)
     };
     entries.iter().flat_map(one).collect()
 }
 
 fn deletions(keys: &[Key]) -> Vec<Message> {
-    let mut sets: Vec<_> = keys.iter().map(|(set, _)| *set).collect();
+    let mut sets: Vec<_> = keys.iter().map(|(set, _)| set.as_str()).collect();
     sets.sort_unstable();
     sets.dedup();
-    let of = |set: &'static str| -> Vec<Vec<u8>> {
+    let of = |set: &str| -> Vec<Vec<u8>> {
         keys.iter()
-            .filter(|(other, _)| *other == set)
+            .filter(|(other, _)| other == set)
             .map(|(_, key)| key.clone())
             .collect()
     };
     sets.into_iter()
         .flat_map(|set| elements_delete(TABLE, set, &of(set)))
         .collect()
+}
+
+/// The chain of a network and the set of its name.
+fn delete_network_chain(name: &str) -> [Message; 3] {
+    [
+        nftables::flush_chain(TABLE, name),
+        nftables::delete_chain(TABLE, name),
+        nftables::delete_set(TABLE, name),
+    ]
 }

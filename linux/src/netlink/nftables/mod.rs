@@ -12,7 +12,7 @@ pub use element::{Data, Element, elements_add, elements_delete, elements_list, e
 pub use expression::{Base, CtKey, Expressions, MetaKey, Register, Verdict};
 pub use object::{
     BaseChain, Chain, ChainKind, Hook, Set, SetKind, add_chain, add_rule, add_set, add_table, chains,
-    comment, delete_chain, delete_table, flush_chain, has_chain,
+    comment, delete_chain, delete_set, delete_table, flush_chain, set_names,
 };
 
 use super::{Attributes, Message, NetlinkError, Socket};

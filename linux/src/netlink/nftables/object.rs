@@ -13,6 +13,8 @@ const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
+const GET_SET: u16 = 10;
+const DELETE_SET: u16 = 11;
 
 const TABLE_NAME: u16 = 1;
 const TABLE_USERDATA: u16 = 6;
@@ -205,16 +207,23 @@ pub fn add_set(table: &str, set: &Set<'_>, id: u32) -> Message {
     }
 }
 
-/// Whether a table has a chain of this name.
-pub fn has_chain(socket: &mut Socket, table: &str, name: &str) -> Result<bool, NetlinkError> {
-    let message = request("read chain", GET_CHAIN, 0)
-        .with_text(CHAIN_TABLE, table)
-        .with_text(CHAIN_NAME, name);
-    match socket.fetch(&message) {
-        Ok(_) => Ok(true),
-        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// Deletes a set that no rule uses.
+pub fn delete_set(table: &str, name: &str) -> Message {
+    request("delete set", DELETE_SET, 0)
+        .with_text(SET_TABLE, table)
+        .with_text(SET_NAME, name)
+}
+
+/// The names of a table's sets and maps; none when there is no such table.
+pub fn set_names(socket: &mut Socket, table: &str) -> Result<Vec<String>, NetlinkError> {
+    let found = match socket.dump(&request("list sets", GET_SET, 0).with_text(SET_TABLE, table)) {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(Vec::new()),
+        other => other?,
+    };
+    Ok(found
+        .iter()
+        .filter_map(|body| Attributes(body.get(4..)?).text(SET_NAME))
+        .collect())
 }
 
 /// All chains of a table.
