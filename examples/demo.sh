@@ -23,12 +23,12 @@ main() {
     work=$(mktemp -d "/tmp/$name.XXXXXX")
     export CORACLE_ADDRESS=unix://$work/run/coracled.sock CORACLECTL_DATA=$work/pods
     trap 'failed $?' EXIT
-    trap 'exit 130' INT TERM
+    trap 'exit 130' INT TERM HUP PIPE
     snapshot >"$work/before"
 
     say "Coracle runs pods on one machine. This demo builds an image, starts the daemon, runs the pod of"
     say "examples/sidecar.yaml, looks at it from all sides, removes it, and checks that nothing is left."
-    say "Everything it makes is below $work or is called $name."
+    say "Everything it makes is below $work (DIR in what follows) or is called $name."
 
     step "Make an image from our own 0.5 MB program: no registry, no network"
     run coracle-image --payload "$bin/coracle-payload" --name localhost/coracle/payload:1 --output "$work/image.tar"
@@ -113,10 +113,11 @@ CONFLIST
 
 start_daemon() {
     printf 'cgroup_root = "/%s"\n' "$name" >"$work/config.toml"
-    set -- coracled --config "$work/config.toml" --root "$work/lib" --state "$work/run" \
-        --listen "$CORACLE_ADDRESS" --cni-conf-dir "$work/net.d" --cni-bin-dir "$work/plugins"
-    comment "\$ $* &"
-    "$@" >"$work/coracled.log" 2>&1 &
+    comment "\$ coracled --config $work/config.toml --root $work/lib --state $work/run \\"
+    comment "      --listen $CORACLE_ADDRESS --cni-conf-dir $work/net.d --cni-bin-dir $work/plugins &"
+    coracled --config "$work/config.toml" --root "$work/lib" --state "$work/run" \
+        --listen "$CORACLE_ADDRESS" --cni-conf-dir "$work/net.d" --cni-bin-dir "$work/plugins" \
+        >"$work/coracled.log" 2>&1 &
     daemon=$!
     await "the daemon's socket" test -S "$work/run/coracled.sock"
     await "the daemon's answer" coraclectl ps
@@ -190,7 +191,7 @@ check_clean() {
         return 1
     fi
     rm -r "$work"
-    comment "removed $work"
+    printf '   removed %s\n' "$work"
     trap - EXIT
 }
 
@@ -205,7 +206,8 @@ difference() {
 # Runs at every end but a good one: takes away what there is, and says what to read.
 failed() {
     local code=$1
-    trap - EXIT INT TERM
+    trap - EXIT INT TERM HUP
+    trap '' PIPE
     set +e
     echo "demo: it stopped before its end (code $code); the last lines of what was going on:" >&2
     tail -n 15 "$work/play.log" 2>/dev/null | sed 's/^/     play: /' >&2
@@ -243,12 +245,13 @@ say() {
 }
 
 comment() {
-    printf '   %s\n' "$1"
+    printf '   %s\n' "$1" | sed "s|$work|DIR|g"
 }
 
 # Shows a command and what it prints.
 run() {
-    printf '   $ %s\n' "$(printf '%s ' "$@" | sed "s|$bin/||g")"
+    local shown="$*"
+    comment "\$ ${shown//"$bin/"/}"
     "$@" 2>&1 | indent
 }
 
