@@ -29,7 +29,7 @@ pub(super) fn add(request: &Request) -> Outcome<CniResult> {
     let mut socket = Socket::open(Protocol::Route)?;
     let bridge = host::ensure_bridge(&mut socket, &request.network, &plan)?;
     let mut inside = netns.socket()??;
-    refuse_existing(&mut inside, &request.ifname)?;
+    refuse_existing(request, &mut inside, &mut socket)?;
     let result = or_undo(|undo| {
         let mut result = addresses(request, &plan, &ipam, undo)?;
         let macs = make_veth(request, &plan, &netns, &mut socket, &bridge, undo)?;
@@ -47,10 +47,21 @@ pub(super) fn add(request: &Request) -> Outcome<CniResult> {
     Ok(after(prev, result))
 }
 
-/// A second ADD must not take the first one's veth for its own.
-fn refuse_existing(inside: &mut Socket, ifname: &str) -> Outcome<()> {
-    if link::find(inside, Which::Name(ifname))?.is_some() {
-        return Err(BridgeError::InterfaceExists(ifname.to_owned()).into());
+/// A second ADD must not take the first one's veth for its own. But one that a DEL has disconnected, and whose deletion
+/// its child waits for, may go now.
+fn refuse_existing(request: &Request, inside: &mut Socket, host: &mut Socket) -> Outcome<()> {
+    if link::find(inside, Which::Name(&request.ifname))?.is_none() {
+        return Ok(());
+    }
+    let owner = Owner::of(request);
+    let disconnected = link::find(host, Which::Name(&owner.veth()))?
+        .is_some_and(|link| link.alias == Some(owner.comment()) && !link.up && link.master.is_none());
+    if disconnected {
+        remove_stale(host, &owner.veth(), &owner.comment())?;
+    }
+    // Also when the child was faster just now.
+    if link::find(inside, Which::Name(&request.ifname))?.is_some() {
+        return Err(BridgeError::InterfaceExists(request.ifname.clone()).into());
     }
     Ok(())
 }
