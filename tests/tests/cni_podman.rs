@@ -13,6 +13,8 @@ set -eu
 mount -t tmpfs none /run
 mkdir -p /var/lib/cni && mount -t tmpfs none /var/lib/cni
 ip link set lo up
+# A new namespace begins with the values of the first one.
+before=$(cat /proc/sys/net/ipv4/ip_forward)
 "$CNI" install "$D/bin"
 mkdir -p "$D/net" "$D/tmp" "$D/root-fs/bin" "$D/root-fs/www"
 for dir in proc sys dev etc run tmp; do mkdir "$D/root-fs/$dir"; done
@@ -47,7 +49,7 @@ for attempt in $(seq 100); do
     sleep 0.05
 done
 "$CNI" uninstall-network demo
-echo "links: $(ip -o link | wc -l), rules: $(nft list ruleset | wc -l), forwarding: $(cat /proc/sys/net/ipv4/ip_forward)"
+echo "links: $(ip -o link | wc -l), rules: $(nft list ruleset | wc -l), forwarding: $(($(cat /proc/sys/net/ipv4/ip_forward) - before))"
 find /run/coracle-cni /var/lib/cni/networks 2>/dev/null || true
 "#;
 

@@ -23,7 +23,16 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_coracle-cni");
 pub(crate) const BIN: &str = "/run/bin";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(crate) struct Node;
+pub(crate) struct Node {
+    /// Settings that networks change, as they were before: a new namespace begins with the values of the first one.
+    settings: Vec<(&'static str, String)>,
+}
+
+const SETTINGS: [&str; 3] = [
+    "ipv4/ip_forward",
+    "ipv4/conf/all/accept_redirects",
+    "ipv6/conf/all/forwarding",
+];
 
 /// Runs a test on a new node. Needs root; without it the test says so and passes.
 pub(crate) fn on_node(test: impl FnOnce(&Node) + Send) {
@@ -47,7 +56,9 @@ pub(crate) fn on_node(test: impl FnOnce(&Node) + Send) {
                         .success()
                 );
                 coracle_linux::link::lo_up().unwrap();
-                let node = Node;
+                let node = Node {
+                    settings: SETTINGS.map(|name| (name, setting(name))).into(),
+                };
                 test(&node);
                 node.assert_clean();
             })
@@ -240,20 +251,20 @@ impl Node {
     fn assert_clean(&self) {
         assert_eq!(self.links(), Vec::<String>::new(), "links");
         assert_eq!(self.rules(), "", "nf_tables rules");
-        let records = fs::read_dir("/run/coracle-cni/networks")
-            .into_iter()
-            .flatten()
-            .count();
-        assert_eq!(records, 0, "network records");
-        for (setting, value) in [("ipv4/ip_forward", "0"), ("ipv6/conf/all/forwarding", "0")] {
-            let path = format!("/proc/thread-self/../../../sys/net/{setting}");
-            let text =
-                fs::read_to_string(&path).or_else(|_| fs::read_to_string(format!("/proc/sys/net/{setting}")));
-            assert_eq!(text.unwrap().trim(), value, "{setting}");
+        assert!(!Path::new("/run/coracle-cni").exists(), "network records");
+        for (name, before) in &self.settings {
+            assert_eq!(setting(name), *before, "{name}");
         }
-        let stores = fs::read_dir("/run/ipam").into_iter().flatten().count();
-        assert_eq!(stores, 0, "address stores");
+        assert!(!Path::new("/run/ipam").exists(), "address stores");
     }
+}
+
+/// A setting below `/proc/sys/net`, which shows the namespace of whoever opens it.
+pub(crate) fn setting(name: &str) -> String {
+    fs::read_to_string(format!("/proc/sys/net/{name}"))
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 fn configure(socket: &mut Socket, name: &str, n: u8, host: u8) {
