@@ -93,7 +93,10 @@ fn sealed_directory(path: &Path) -> io::Result<Detached> {
     let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     match Detached::clone_of(CWD, directory) {
         Ok(copy) => {
-            copy.change(&Change { set: Attr::RDONLY, ..Change::default() })?;
+            copy.change(&Change {
+                set: Attr::RDONLY,
+                ..Change::default()
+            })?;
             Ok(copy)
         }
         // It lies in another mount namespace, or on a mount that must not be seen without what covers it.
@@ -110,7 +113,10 @@ fn overlay_of(directory: &Path) -> io::Result<Detached> {
     let empty = FsContext::open("tmpfs")?.mount(Attr::RDONLY)?;
     let overlay = FsContext::open("overlay")?;
     let (directory, empty) = (directory.as_raw_fd(), empty.as_fd().as_raw_fd());
-    overlay.set("lowerdir", &format!("/proc/self/fd/{directory}:/proc/self/fd/{empty}"))?;
+    overlay.set(
+        "lowerdir",
+        &format!("/proc/self/fd/{directory}:/proc/self/fd/{empty}"),
+    )?;
     overlay.mount(Attr::RDONLY | Attr::NOSUID | Attr::NODEV)
 }
 
