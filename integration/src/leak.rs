@@ -123,11 +123,11 @@ impl Snapshot {
                     .extend(before.difference(after).map(|fact| (*kind, fact.clone())));
             }
         }
-        // A value that changed is in both lists of its kind; one whose file came or went is no leak.
-        if let (Some(before), Some(after)) = (self.facts.get(&Kind::Sysctl), now.get(&Kind::Sysctl)) {
+        // A value that changed counts; one whose file came with its link or module does not.
+        if let Some(before) = self.facts.get(&Kind::Sysctl) {
             difference
                 .left
-                .retain(|(kind, fact)| *kind != Kind::Sysctl || kernel::changed(fact, before, after));
+                .retain(|(kind, fact)| *kind != Kind::Sysctl || kernel::changed(fact, before));
         }
         difference
     }

@@ -333,8 +333,14 @@ fn sandbox_state(cri: &Cri, pod: &str) -> PodSandboxState {
 }
 
 fn answers(node: &Node) {
-    let said = node.output(&["curl", "-sS", "--max-time", "5", "http://10.88.0.1:18080/"]);
-    assert!(said.contains("hello"), "{said}");
+    wait::until_true(wait::SOON, "the pod answers on its host port", || {
+        let mut curl = node.command("curl");
+        let answer = curl
+            .args(["-sS", "--max-time", "5", "http://10.88.0.1:18080/"])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&answer.stdout).contains("hello")
+    });
 }
 
 /// Lines of the CRI log format: `TIME stdout F TEXT`, none lost, none twice, in order.

@@ -136,7 +136,7 @@ fn a_failed_test_leaves_nothing_on_the_machine() {
                 )]);
             }
             // Nobody waits for this one; its death must not keep the node.
-            Command::new("sleep").arg("1000").spawn().unwrap();
+            drop(Command::new("sleep").arg("1000").spawn().unwrap());
             panic!("on purpose");
         });
     });

@@ -145,10 +145,14 @@ fn host_namespaces_are_the_nodes() {
         security.namespace_options = Some(all_of_the_node());
         security.privileged = true;
         let container = cri.launch(&pod, &config, &container);
-        assert!(
-            node.output(&["curl", "-sS", "--max-time", "5", "http://127.0.0.1:18081/"])
-                .contains("hello")
-        );
+        wait::until_true(wait::SOON, "the server answers on the node's own network", || {
+            let mut curl = node.command("curl");
+            let answer = curl
+                .args(["-sS", "--max-time", "5", "http://127.0.0.1:18081/"])
+                .output()
+                .unwrap();
+            String::from_utf8_lossy(&answer.stdout).contains("hello")
+        });
         for kind in ["net", "ipc", "pid"] {
             let path = format!("/proc/{}/ns/{kind}", node.pid_of(&["payload", "18081"]));
             assert_eq!(

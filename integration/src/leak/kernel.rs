@@ -81,8 +81,8 @@ pub(super) fn sysctls() -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether the sysctl that `fact` tells had another value before. One that was not there then came with its link or module.
-pub(super) fn changed(fact: &str, before: &BTreeSet<String>, _after: &BTreeSet<String>) -> bool {
+/// Whether the sysctl that `fact` tells was there before, with another value.
+pub(super) fn changed(fact: &str, before: &BTreeSet<String>) -> bool {
     let Some((path, _)) = fact.split_once(" = ") else {
         return true;
     };
