@@ -21,7 +21,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -334,6 +334,8 @@ fn private_mounts() {
         nothing,
         MsFlags::MS_BIND | MsFlags::MS_REC,
     );
+    // Covered mounts would still stand in mountinfo.
+    umount2("/sys", MntFlags::MNT_DETACH).expect("unmount /sys");
     attach(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty());
     attach(Some("/run/cgroup"), "/sys/fs/cgroup", nothing, MsFlags::MS_MOVE);
     fs::remove_dir("/run/cgroup").expect("remove /run/cgroup");

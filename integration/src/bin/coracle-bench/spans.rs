@@ -34,14 +34,14 @@ pub(crate) fn of_a_pod(node: &Node, options: &Options, report: &mut Report) {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
     {
-        let name = format!("{} {}", word(&span, "operation"), word(&span, "step"));
+        let (name, microseconds) = named(&span);
         if !spans.contains_key(&name) {
             order.push(name.clone());
         }
         spans
             .entry(name)
             .or_default()
-            .add(Duration::from_micros(span["duration_us"].as_u64().unwrap_or(0)));
+            .add(Duration::from_micros(microseconds));
     }
     for name in &order {
         report.say(format!(
@@ -79,6 +79,17 @@ fn shares(report: &mut Report, spans: &BTreeMap<String, Samples>) {
     ));
 }
 
-fn word(span: &Value, key: &str) -> String {
-    span[key].as_str().unwrap_or_default().to_owned()
+/// The daemon's lines name operation and step; the shim's one name is `Request.step`.
+fn named(span: &Value) -> (String, u64) {
+    let step = span["step"].as_str().unwrap_or_default();
+    match span["operation"].as_str() {
+        Some(operation) => (
+            format!("{operation} {step}"),
+            span["duration_us"].as_u64().unwrap_or(0),
+        ),
+        None => (
+            format!("    in the shim: {step}"),
+            span["us"].as_u64().unwrap_or(0),
+        ),
+    }
 }
