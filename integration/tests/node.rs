@@ -135,7 +135,8 @@ fn a_failed_test_leaves_nothing_on_the_machine() {
                     "setsid sleep 1000 >/dev/null 2>&1 & echo $! > {freezer}/cgroup.procs; echo FROZEN > {freezer}/freezer.state"
                 )]);
             }
-            // Nobody waits for this one; its death must not keep the node.
+            // Its death must not keep the node.
+            #[allow(clippy::zombie_processes, reason = "that nobody waits for it is what is tested")]
             drop(Command::new("sleep").arg("1000").spawn().unwrap());
             panic!("on purpose");
         });
