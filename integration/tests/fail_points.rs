@@ -49,6 +49,10 @@ fn killed_at_every_step_nothing_is_lost_and_nothing_left() {
         daemon.import_payload();
         // A first pod makes what stays while a network is in use.
         live(&daemon, "warm", &node.folder("logs"));
+        // Its link goes with its network namespace, which the kernel takes down in its own time.
+        wait::until_true(wait::SOON, "the first pod's link is gone", || {
+            !node.output(&["ip", "link"]).contains("veth")
+        });
         let before = Snapshot::take_with_files(node, &[daemon.state(), daemon.root()]);
         let mut unreached = Vec::new();
         for (number, step) in steps.iter().enumerate() {
