@@ -136,7 +136,10 @@ fn a_failed_test_leaves_nothing_on_the_machine() {
                 )]);
             }
             // Its death must not keep the node.
-            #[allow(clippy::zombie_processes, reason = "that nobody waits for it is what is tested")]
+            #[allow(
+                clippy::zombie_processes,
+                reason = "that nobody waits for it is what is tested"
+            )]
             drop(Command::new("sleep").arg("1000").spawn().unwrap());
             panic!("on purpose");
         });
