@@ -9,11 +9,14 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
 
-/// Undoes what this program did to the signals that a program it executes inherits: the mask of [`block_all`], and the
-/// ignored SIGPIPE of Rust's start-up code.
+/// Gives a program that is executed next the signals it expects: none blocked, none ignored. execve(2) keeps what is
+/// ignored: SIGPIPE since Rust's start-up code, SIGHUP below nohup(1), and whatever else our caller ignores.
 pub fn restore_defaults() -> io::Result<()> {
-    // SAFETY: SIG_DFL is a disposition, not a handler: nothing of ours is called on this signal.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is a disposition, not a handler: nothing of ours is called on this signal. What has none to
+        // change (SIGKILL, SIGSTOP, the C library's own) is answered with an error and stays.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
     Ok(sigprocmask(
         SigmaskHow::SIG_SETMASK,
         Some(&SigSet::empty()),

@@ -186,20 +186,34 @@ impl Live {
     }
 }
 
-/// Waits for a child's end and collects it.
-pub(crate) async fn collect(pidfd: OwnedFd) -> Exit {
-    loop {
-        match process::try_wait(pidfd.as_fd()) {
-            Ok(Some(exit)) => return exit,
-            Ok(None) => {}
-            // Not our child any more; how it ended nobody knows.
-            Err(_) => return Exit::Code(255),
-        }
-        if ready::readable(pidfd.as_fd()).await.is_err() {
-            return Exit::Code(255);
+/// The end of a child. It is collected once and can be asked for again, also after a wait was given up half-way.
+pub(crate) struct Ended {
+    pidfd: OwnedFd,
+    exit: Option<Exit>,
+}
+
+impl Ended {
+    pub(crate) fn of(pidfd: OwnedFd) -> Self {
+        Self { pidfd, exit: None }
+    }
+
+    /// Waits for the child's end and collects it.
+    pub(crate) async fn wait(&mut self) -> Exit {
+        loop {
+            if let Some(exit) = self.exit {
+                return exit;
+            }
+            self.exit = match process::try_wait(self.pidfd.as_fd()) {
+                Ok(None) => ready::readable(self.pidfd.as_fd()).await.err().map(|_| UNKNOWN),
+                Ok(exit) => exit,
+                // Not our child any more; how it ended nobody knows.
+                Err(_) => Some(UNKNOWN),
+            };
         }
     }
 }
+
+const UNKNOWN: Exit = Exit::Code(255);
 
 /// Since the epoch; 0 for what has not happened.
 pub(crate) fn nanoseconds(time: Option<SystemTime>) -> i64 {

@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use ttrpc::r#async::ServerStreamSender;
 
-use crate::container::{ContainerError, Live, collect};
+use crate::container::{ContainerError, Ended, Live};
 use crate::driver::Refused;
 use crate::ready;
 use crate::reaper::{Making, Reaper};
@@ -133,19 +133,20 @@ impl Command {
             .into_iter()
             .collect::<io::Result<Vec<_>>>()
             .map_err(ExecError::Watch);
-        let ended = collect(process.pidfd);
-        tokio::pin!(ended);
+        let mut ended = Ended::of(process.pidfd);
         let outcome = match sources {
             Err(error) => Err(failed(error)),
             Ok(sources) => tokio::select! {
-                // An error of the stream is the caller's end.
-                _sent = stream(&mut ended, sources, &output) => return Ok(()),
+                sent = stream(&mut ended, sources, &output) => match sent {
+                    Ok(()) => return Ok(()),
+                    Err(_caller_is_gone) => Ok(()),
+                },
                 () = limit(self.timeout_ms) => Err(Refused::Timeout(self.timeout_ms)),
                 () = caller.closed() => Ok(()),
             },
         };
         processes::kill(process.pid, &self.cgroup).await;
-        ended.await;
+        ended.wait().await;
         outcome
     }
 }

@@ -15,7 +15,7 @@ use ttrpc::r#async::ServerStreamSender;
 
 use super::{Driver, Event, Refused, Reply, answer};
 use crate::container::request::{self, Ends, RequestError};
-use crate::container::{Container, ContainerError, Live, Phase, collect, nanoseconds};
+use crate::container::{Container, ContainerError, Ended, Live, Phase, nanoseconds};
 use crate::exec;
 use crate::log::{Log, LogFile, Output};
 use crate::ready;
@@ -141,7 +141,7 @@ impl Driver {
         let id = id.to_owned();
         match live.container.pidfd.try_clone() {
             Ok(pidfd) => self.begin(async move {
-                let exit = collect(pidfd).await;
+                let exit = Ended::of(pidfd).wait().await;
                 Event::Exited(id, exit)
             }),
             // Out of descriptors. A container nobody watches would never end: it ends now, which takes no time.

@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use coracle_linux::process::Exit;
 use coracle_shim_api::pod::ExecOutput;
 use tokio::io::unix::AsyncFd;
 use ttrpc::r#async::ServerStreamSender;
 
+use crate::container::Ended;
 use crate::ready;
 
 /// Which of the command's streams.
@@ -77,16 +77,16 @@ impl Source {
 
 /// Sends all output, and when the command has ended its exit. Returns what is wrong with the caller.
 pub(super) async fn stream(
-    ended: impl Future<Output = Exit>,
+    ended: &mut Ended,
     sources: Vec<Source>,
     output: &ServerStreamSender<ExecOutput>,
 ) -> Result<(), ttrpc::Error> {
     let sent = send_all(sources, output);
-    tokio::pin!(sent, ended);
+    tokio::pin!(sent);
     let mut all_sent = false;
     let exit = loop {
         tokio::select! {
-            exit = &mut ended => break exit,
+            exit = ended.wait() => break exit,
             result = &mut sent, if !all_sent => {
                 result?;
                 all_sent = true;

@@ -13,13 +13,17 @@ fn no_signal_is_ignored_or_blocked_and_no_descriptor_leaks() {
         pod.start_pod().await;
         let script = "grep Sig[IB] /proc/self/status; ls /proc/self/fd/; sleep 1000";
         let log = pod.run("c", script).await;
+        // The directory that ls reads is its last descriptor.
+        let first = wait_for("the log", || {
+            let text = fs::read_to_string(&log).unwrap();
+            text.ends_with("F 3\n").then_some(text)
+        });
         let look = [
             "/bin/sh",
             "-c",
             "grep Sig[IB] /proc/self/status; ls /proc/self/fd/",
         ];
         let exec = String::from_utf8(pod.exec("c", &look).await.unwrap().0).unwrap();
-        let first = fs::read_to_string(log).unwrap();
         for text in [first, exec] {
             for set in ["SigBlk:\t", "SigIgn:\t"] {
                 let mask = text.lines().find_map(|line| line.split_once(set)).unwrap().1;
@@ -67,6 +71,28 @@ fn a_user_can_open_its_own_standard_streams() {
         let mut exec = pod.client.exec(&request).await.unwrap();
         assert_eq!(exec.next().await.unwrap().unwrap().stderr, b"error\n");
         drop(exec);
+        pod
+    });
+}
+
+/// The shim once fell over here: the command has ended, its output is still held open by what it left behind, and the
+/// caller goes.
+#[test]
+fn a_caller_that_goes_after_the_commands_end_harms_nobody() {
+    with_shim(|pod| async move {
+        pod.start_pod().await;
+        pod.run("c", "sleep 1000").await;
+        for _ in 0..3 {
+            let request = exec_request("c", &["/bin/sh", "-c", "sleep 2 & echo done"]);
+            let mut exec = pod.client.exec(&request).await.unwrap();
+            assert_eq!(exec.next().await.unwrap().unwrap().stdout, b"done\n");
+            std::thread::sleep(Duration::from_millis(50));
+            drop(exec);
+        }
+        assert_eq!(
+            pod.exec("c", &["/bin/echo", "still here"]).await.unwrap().0,
+            b"still here\n"
+        );
         pod
     });
 }
