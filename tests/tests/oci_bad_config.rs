@@ -31,7 +31,8 @@ const TABLE: &[(&str, &str, &str)] = &[
     ),
     ("/mounts/0/destination", r#""""#, "mounts[0].destination"),
     ("/mounts/1/type", "null", "mounts[1].type"),
-    ("/mounts/1/options", r#"["tmpcopyup"]"#, "mounts[1].options"),
+    ("/mounts/0/options", r#"["tmpcopyup"]"#, "mounts[0].options"),
+    ("/mounts/1/options", r#"["idmap"]"#, "mounts[1].options"),
     ("/mounts/1/options", r#"["bind", "size=7"]"#, "mounts[1].options"),
     (
         "/mounts/1/uidMappings",

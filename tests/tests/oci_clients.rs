@@ -75,6 +75,8 @@ fn a_bundle_of_umoci_runs_as_its_image_says() {
 #[test]
 fn podman_runs_stops_and_enters_containers() {
     let bundle = Bundle::new("cl-podman", "true");
+    std::fs::create_dir(bundle.root().join("opt")).unwrap();
+    std::fs::write(bundle.root().join("opt/mark"), "of the image").unwrap();
     let program = coracle().get_program().to_owned();
     let parent = format!("/coracle-podman-{}", std::process::id());
     let output = Command::new("unshare")
@@ -99,6 +101,7 @@ fn podman_runs_stops_and_enters_containers() {
         "host network yes",
         "privileged may mount",
         "user namespace 0 100000 65536",
+        "read-only refused tmpfs of the image run written",
         "run of nothing code 127",
         "run of a file that is no program code 126",
         "containers left: 0",
@@ -137,6 +140,8 @@ podman rm --force server >/dev/null
 run --rm --network host localhost/busybox sh -c 'grep -q lo: /proc/net/dev && echo host network yes'
 run --rm --network none --privileged localhost/busybox sh -c 'mount -t tmpfs x /tmp && echo privileged may mount'
 run --rm --network none --uidmap 0:100000:65536 localhost/busybox sh -c 'echo user namespace $(cat /proc/self/uid_map)'
+run --rm --network none --read-only --tmpfs /opt localhost/busybox sh -c \
+    'touch /x 2>/dev/null || echo read-only refused $(grep -q " /opt .* tmpfs " /proc/self/mountinfo && echo tmpfs) $(cat /opt/mark) run $(touch /run/x /tmp/x /opt/x && echo written)'
 run --rm --network none localhost/busybox no-such-program 2>/dev/null
 echo "run of nothing code $?"
 run --rm --network none localhost/busybox /proc/version 2>/dev/null

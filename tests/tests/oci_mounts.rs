@@ -73,6 +73,115 @@ fn file_systems_get_their_own_options() {
 }
 
 #[test]
+fn a_tmpfs_begins_with_a_copy_of_what_it_covers() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bundle = Bundle::new(
+        "cd /data; cat a/file; readlink link; readlink a/out; stat -c '%n %a %u:%g %Y %F' . a a/file link a/tool pipe; \
+         test -e a/node -o -e a/hidden/volume || echo left out; stat -f -c %T . ; echo new > a/file; rm link; \
+         grep ' /data ' /proc/self/mountinfo",
+    );
+    let data = bundle.root("data");
+    std::fs::create_dir_all(data.join("a/hidden")).unwrap();
+    std::fs::write(data.join("a/file"), "of the image\n").unwrap();
+    std::fs::write(data.join("a/tool"), "").unwrap();
+    symlink("a/file", data.join("link")).unwrap();
+    symlink("/etc/passwd", data.join("a/out")).unwrap();
+    let prepare = "cd $0; mkfifo pipe; mknod a/node c 1 3; chown -R 7:8 .; chmod 2750 a; chmod 1757 .; chmod 4711 a/tool; \
+                   chmod 600 a/file pipe; touch -h -d @1000 a/out a/file a/tool link pipe; touch -d @2000 a .";
+    let prepared = Command::new("sh").args(["-ec", prepare]).arg(&data).status();
+    assert!(prepared.unwrap().success());
+    let volume = bundle.volume("volume", "/data/a/hidden", &["bind"]);
+    std::fs::write(volume.join("volume"), "").unwrap();
+    bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup", "nosuid", "size=1m"]);
+    let output = bundle.run();
+    let expected = "of the image\na/file\n/etc/passwd\n. 1757 7:8 2000 directory\na 2750 7:8 2000 directory\n\
+        a/file 600 7:8 1000 regular file\nlink 777 7:8 1000 symbolic link\na/tool 4711 7:8 1000 regular empty file\n\
+        pipe 600 7:8 1000 fifo\nleft out\ntmpfs\n";
+    assert!(output.starts_with(expected), "{output}");
+    assert!(
+        output.contains("nosuid") && output.contains("size=1024k"),
+        "{output}"
+    );
+    // The image has what it had.
+    let kept = std::fs::read_to_string(data.join("a/file")).unwrap();
+    assert_eq!(kept, "of the image\n");
+    assert!(data.join("link").is_symlink());
+    let mode = std::fs::metadata(&data).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1757);
+}
+
+#[test]
+fn a_read_only_tmpfs_in_a_read_only_root_has_its_copy() {
+    let mut bundle = Bundle::new(
+        "cat /fixed/file /loose/file; touch /fixed/x || echo refused; touch /loose/x && echo written; stat -c '%a %u' /fixed",
+    );
+    bundle.spec["root"]["readonly"] = json!(true);
+    for name in ["fixed", "loose"] {
+        std::fs::create_dir(bundle.root(name)).unwrap();
+        std::fs::write(bundle.root(name).join("file"), format!("{name}\n")).unwrap();
+    }
+    bundle.mount(
+        "/fixed",
+        "tmpfs",
+        "tmpfs",
+        &["ro", "tmpcopyup", "mode=711", "uid=9"],
+    );
+    bundle.mount("/loose", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    // Where nothing is there is nothing to be copied.
+    bundle.mount("/made/here", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    for own_user_namespace in [false, true] {
+        if own_user_namespace {
+            bundle.user_namespace();
+        }
+        let output = said(&bundle.call(&["run"]));
+        for part in ["fixed\nloose\nrefused\nwritten\n711 9\n", "Read-only file system"] {
+            assert!(output.contains(part), "{output}");
+        }
+    }
+    assert!(!bundle.root("loose/x").exists());
+}
+
+#[test]
+fn a_copy_into_a_tmpfs_follows_no_link_and_says_what_failed() {
+    let mut bundle = Bundle::new("ls -A /data /data/link/ 2>&1; echo done");
+    let canary = bundle.path("canary");
+    std::fs::create_dir(&canary).unwrap();
+    std::fs::write(canary.join("secret"), "of the host").unwrap();
+    std::fs::create_dir(bundle.root("data")).unwrap();
+    symlink(&canary, bundle.root("data/link")).unwrap();
+    symlink(canary.join("secret"), bundle.root("data/file")).unwrap();
+    // The destination itself is a link out of the root: it means a path in the root.
+    symlink(&canary, bundle.root("out")).unwrap();
+    bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    bundle.mount("/out", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    let output = bundle.run();
+    assert!(
+        output.contains("/data:\nfile\nlink\n") && !output.contains("secret"),
+        "{output}"
+    );
+    // Too much for the tmpfs, and too deep.
+    std::fs::create_dir_all(bundle.root("data/sub")).unwrap();
+    std::fs::write(bundle.root("data/sub/large"), vec![1; 1 << 20]).unwrap();
+    bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup", "size=64k"]);
+    bundle.spec["mounts"].as_array_mut().unwrap().retain(|mount| {
+        mount["destination"] != "/data" || mount["options"] == json!(["tmpcopyup", "size=64k"])
+    });
+    let error = bundle.fails(&["run"]);
+    assert!(
+        error.contains("mounting /data (tmpfs): copying /data/sub/large"),
+        "{error}"
+    );
+    assert!(error.contains("No space left"), "{error}");
+    std::fs::remove_file(bundle.root("data/sub/large")).unwrap();
+    std::fs::create_dir_all(bundle.root(&format!("data{}", "/d".repeat(300)))).unwrap();
+    let error = bundle.fails(&["run"]);
+    assert!(
+        error.contains("copying /data/d/d") && error.contains("too long"),
+        "{error}"
+    );
+}
+
+#[test]
 fn an_option_that_the_file_system_does_not_know_is_named() {
     let mut bundle = Bundle::new("true");
     bundle.mount("/data", "tmpfs", "tmpfs", &["nonsense=1"]);

@@ -19,6 +19,8 @@ pub(crate) struct MountOptions {
     pub(crate) propagation: Option<(Propagation, bool)>,
     /// What the file system itself is told: flags, and `key=value`.
     pub(crate) data: Vec<(String, Option<String>)>,
+    /// The tmpfs begins with a copy of what it covers (`tmpcopyup`).
+    pub(crate) copy_up: bool,
     /// An option we know and cannot do.
     pub(crate) unsupported: Option<String>,
 }
@@ -53,7 +55,8 @@ impl MountOptions {
             "bind" => self.bind = true,
             "rbind" => (self.bind, self.recursive_bind) = (true, true),
             "remount" => self.remount = true,
-            "tmpcopyup" | "idmap" | "ridmap" => self.unsupported = Some(option.to_owned()),
+            "tmpcopyup" => self.copy_up = true,
+            "idmap" | "ridmap" => self.unsupported = Some(option.to_owned()),
             _ => return false,
         }
         true
@@ -184,6 +187,7 @@ pub const KNOWN: &[&str] = &[
     "suid",
     "symfollow",
     "sync",
+    "tmpcopyup",
     "unbindable",
 ];
 

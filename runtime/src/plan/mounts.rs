@@ -30,6 +30,8 @@ pub(crate) enum MountKind {
         fs_type: String,
         source: Option<String>,
         data: Vec<(String, Option<String>)>,
+        /// It begins with a copy of what it covers (`tmpcopyup`, a tmpfs only).
+        copies: bool,
     },
     /// The container's view of the cgroup hierarchies.
     Cgroup,
@@ -111,6 +113,13 @@ fn from_spec(
     }
     let fs_type = mount.typ().as_deref().unwrap_or_default();
     let bind = options.bind || fs_type == "bind";
+    if options.copy_up && (bind || options.remount || fs_type != "tmpfs") {
+        return Err(PlanError::invalid(
+            field("options"),
+            "tmpcopyup",
+            "is an option of tmpfs alone",
+        ));
+    }
     let kind = if options.remount {
         MountKind::Remount
     } else if bind {
@@ -145,6 +154,7 @@ fn from_spec(
             fs_type: fs_type.to_owned(),
             source,
             data: options.data,
+            copies: options.copy_up,
         }
     };
     let MountOptions {

@@ -73,6 +73,16 @@ pub enum RootfsError {
         /// Why.
         source: io::Error,
     },
+    /// The copy of what a tmpfs covers (`tmpcopyup`).
+    #[error("mounting {destination} (tmpfs): copying {path} of the image into it")]
+    CopyUp {
+        /// Where it was to go.
+        destination: PathBuf,
+        /// What could not be copied, absolute in the container.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A device node or a link of /dev.
     #[error("making {path}")]
     Device {

@@ -1,6 +1,7 @@
 //! One mount of the specification: bound, or a file system of its own.
 
 use super::attach::{attach, change, failed};
+use super::copy_up::copy_up;
 use super::{RootfsError, target};
 use crate::plan::{MountKind, MountPlan};
 use coracle_linux::beneath;
@@ -27,7 +28,8 @@ pub(super) fn mount(
             fs_type,
             source,
             data,
-        } => filesystem(root, plan, fs_type, source.as_deref(), data),
+            copies,
+        } => filesystem(root, plan, fs_type, source.as_deref(), data, *copies),
         MountKind::Detached(mount) => {
             let copy = mount
                 .try_clone()
@@ -103,6 +105,7 @@ fn filesystem(
     fs_type: &str,
     source: Option<&str>,
     data: &[(String, Option<String>)],
+    copies: bool,
 ) -> Result<(), RootfsError> {
     let context = FsContext::open(fs_type).map_err(|source| failed(plan, fs_type, source))?;
     let bad_option = |option: &str| {
@@ -134,7 +137,25 @@ fn filesystem(
     let mount = context
         .mount(Attr::empty())
         .map_err(|source| failed(plan, fs_type, source))?;
+    if copies {
+        fill(plan, mount.as_fd(), target.as_fd(), data)?;
+    }
     attach(plan, fs_type, mount, target.as_fd()).map(drop)
+}
+
+/// Before the tmpfs gets its attributes: it may become read only.
+fn fill(
+    plan: &MountPlan,
+    tmpfs: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    data: &[(String, Option<String>)],
+) -> Result<(), RootfsError> {
+    let keep_owner = !data.iter().any(|(key, _)| key == "uid" || key == "gid");
+    copy_up(target, tmpfs, keep_owner).map_err(|failed| RootfsError::CopyUp {
+        destination: plan.destination.clone(),
+        path: plan.destination.join(failed.path).components().collect(),
+        source: failed.source,
+    })
 }
 
 /// A tmpfs without a mode of its own has that of the directory it covers (`/tmp` stays 1777), as with runc.

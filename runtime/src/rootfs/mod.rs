@@ -14,6 +14,7 @@
 mod attach;
 mod cgroups;
 pub(crate) mod console;
+mod copy_up;
 mod devices;
 mod error;
 mod filesystem;
