@@ -29,10 +29,14 @@ const UNKNOWN_MESSAGE: &str = "ended while no daemon was there";
 /// Brings memory, records and the machine together. What fails is logged and tried again at the next start; the daemon
 /// serves all the same.
 pub(crate) async fn recover(daemon: &Arc<Daemon>) {
-    if let Err(error) = recover_records(daemon).await {
-        tracing::error!(%error, "cannot read the records");
+    match recover_records(daemon).await {
+        // What no readable record speaks of may be a running pod: nothing is taken away on a guess.
+        Ok(()) if daemon.store.was_cut() => {
+            tracing::warn!("records may be missing: what they do not name stays until the next start");
+        }
+        Ok(()) => remove_orphans(daemon).await,
+        Err(error) => tracing::error!(%error, "cannot read the records: what they do not name stays"),
     }
-    remove_orphans(daemon).await;
     daemon.remove_empty_cgroups();
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Work {
     shim: Option<Started>,
     /// The record on its way to the disk.
     on_disk: Option<JoinHandle<Result<(), StoreError>>>,
+    /// Giving the network back failed.
+    network_is_left: bool,
 }
 
 pub(super) async fn run_pod_sandbox(
@@ -175,6 +177,7 @@ impl Work {
             directory,
             shim: None,
             on_disk: None,
+            network_is_left: false,
         }
     }
 
@@ -185,8 +188,17 @@ impl Work {
         Ok(())
     }
 
+    /// A network that could not be given back is not forgotten: the sandbox stays, NOTREADY, and stopping or removing it
+    /// tries again.
     async fn forget(&mut self) -> Result<(), Failure> {
-        Ok(self.daemon.store.delete::<SandboxRecord>(&self.record.id)?)
+        if !self.network_is_left {
+            return Ok(self.daemon.store.delete::<SandboxRecord>(&self.record.id)?);
+        }
+        self.record.set_phase(SandboxPhase::NotReady);
+        self.daemon.store.put(&self.record)?;
+        let sandbox = Arc::new(Sandbox::new(self.record.clone()));
+        self.daemon.pods.add_sandbox(sandbox);
+        Ok(())
     }
 
     async fn make_directories(&mut self) -> Result<(), Failure> {
@@ -268,7 +280,9 @@ impl Work {
     async fn detach(&mut self) -> Result<(), Failure> {
         if self.record.attached {
             let links = HostLinks::of(&self.record);
+            self.network_is_left = true;
             self.daemon.network.detach(&self.record).await?;
+            self.network_is_left = false;
             tokio::spawn(links.gone());
         }
         Ok(())

@@ -44,6 +44,8 @@ pub(crate) enum LogError {
 pub(crate) struct Log {
     path: PathBuf,
     tail: Mutex<Tail>,
+    /// Whether something unreadable was cut off when it was opened.
+    was_cut: bool,
     /// How far the file is on disk; locked while a sync runs, so that whoever waits for it shares it.
     synced: Mutex<Position>,
 }
@@ -93,7 +95,8 @@ impl Log {
             .strip_prefix(MAGIC)
             .ok_or_else(|| LogError::Magic(path.to_owned()))?;
         let (payloads, used) = parse(frames);
-        if frames[used..].iter().any(|byte| *byte != 0) {
+        let was_cut = frames[used..].iter().any(|byte| *byte != 0);
+        if was_cut {
             tracing::warn!(path = %path.display(), bytes = frames.len() - used, "cut off a torn end");
         }
         let offset = (MAGIC.len() + used) as u64;
@@ -111,6 +114,7 @@ impl Log {
             Log {
                 path: path.to_owned(),
                 tail,
+                was_cut,
                 synced: Mutex::new(position),
             },
             payloads,
@@ -155,6 +159,11 @@ impl Log {
         Ok(())
     }
 
+    /// Whether the file ended in something unreadable: records may be missing.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.was_cut
+    }
+
     /// Bytes of the file.
     pub(crate) fn size(&self) -> u64 {
         lock(&self.tail).position.offset
@@ -184,7 +193,7 @@ impl Log {
         let mut synced = lock(&self.synced);
         let mut tail = lock(&self.tail);
         std::fs::rename(&path, &self.path).map_err(io("rename"))?;
-        sync_parent(&self.path)?;
+        // From here on the name means the new file: what is appended has to go there, whatever the directory's sync says.
         tail.file = Arc::new(file);
         tail.position = Position {
             generation: tail.position.generation + 1,
@@ -192,7 +201,7 @@ impl Log {
         };
         tail.allocated = tail.position.offset;
         *synced = tail.position;
-        Ok(())
+        sync_parent(&self.path)
     }
 }
 

@@ -109,6 +109,11 @@ impl Store {
         })
     }
 
+    /// Whether records may be missing, because a part of the file was unreadable.
+    pub(crate) fn was_cut(&self) -> bool {
+        self.log.was_cut()
+    }
+
     /// All records of one kind.
     pub(crate) fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
         let live = self.records();

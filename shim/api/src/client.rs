@@ -142,7 +142,7 @@ impl Client {
         };
         let Empty { .. } = self
             .pod
-            .kill_container(context::Context::default(), &request)
+            .kill_container(context::with_timeout(ANSWER_NS), &request)
             .await?;
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Client {
         };
         let Empty { .. } = self
             .pod
-            .delete_container(context::Context::default(), &request)
+            .delete_container(context::with_timeout(ANSWER_NS), &request)
             .await?;
         Ok(())
     }
@@ -178,7 +178,10 @@ impl Client {
             id: id.into(),
             ..Default::default()
         };
-        let Empty { .. } = self.pod.reopen_log(context::Context::default(), &request).await?;
+        let Empty { .. } = self
+            .pod
+            .reopen_log(context::with_timeout(ANSWER_NS), &request)
+            .await?;
         Ok(())
     }
 
@@ -193,7 +196,7 @@ impl Client {
     pub async fn stop_pod(&self) -> Result<(), RpcError> {
         let Empty { .. } = self
             .pod
-            .stop_pod(context::Context::default(), &StopPodRequest::new())
+            .stop_pod(context::with_timeout(ANSWER_NS), &StopPodRequest::new())
             .await?;
         Ok(())
     }
@@ -207,6 +210,10 @@ impl Client {
         Ok(())
     }
 }
+
+/// Nanoseconds for a call that a live shim answers at once, or after it has killed what it was told to: far above what a
+/// loaded machine needs. A shim that is stopped or hangs must not keep its caller, and its pod's lock, for ever.
+const ANSWER_NS: i64 = 30_000_000_000;
 
 /// A command running in a container.
 pub struct Exec {
