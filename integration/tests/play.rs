@@ -181,6 +181,10 @@ fn warm_up(person: &Person<'_>) {
          18079}]}]\n",
     ));
     assert_eq!(play.end(BOUND), Some(0), "{}", play.log());
+    // Its link goes with its network namespace, which the kernel takes down in its own time.
+    wait::until_true(wait::SOON, "the first pod's link is gone", || {
+        !person.node.output(&["ip", "link"]).contains("veth")
+    });
 }
 
 fn example(name: &str) -> PathBuf {
