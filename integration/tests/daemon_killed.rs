@@ -98,6 +98,7 @@ fn an_exit_while_the_daemon_is_dead_is_reported() {
     node::run("exit-unseen", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
+        let before = Snapshot::take_with_files(node, &[daemon.state()]);
         let cri = daemon.cri();
         let config = pods::sandbox("short", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -120,6 +121,8 @@ fn an_exit_while_the_daemon_is_dead_is_reported() {
         });
         assert_eq!(status(&cri, &short).exit_code, 9);
         cri.discard(&pod);
+        daemon.uninstall_network();
+        before.assert_nothing_left(node);
     });
 }
 
@@ -176,12 +179,13 @@ fn mountinfo_grows_by_one_line_a_pod() {
     node::run("one-mount", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
+        let before = Snapshot::take_with_files(node, &[daemon.state()]);
         let cri = daemon.cri();
         // The first pod may make what all pods share, as the mount that /run/netns is.
         let first = pods::sandbox("first", &node.folder("logs"));
-        let first_id = cri.run(&first);
+        let mut running = vec![cri.run(&first)];
         let count = || fs::read_to_string("/proc/1/mountinfo").unwrap().lines().count();
-        let before = count();
+        let lines = count();
         for number in 1..=3 {
             let config = pods::sandbox(&format!("pod{number}"), &node.folder("logs"));
             let pod = cri.run(&config);
@@ -190,12 +194,15 @@ fn mountinfo_grows_by_one_line_a_pod() {
             }
             assert_eq!(
                 count(),
-                before + number,
+                lines + number,
                 "{}",
                 fs::read_to_string("/proc/1/mountinfo").unwrap()
             );
+            running.push(pod);
         }
-        cri.discard(&first_id);
+        running.iter().for_each(|pod| cri.discard(pod));
+        daemon.uninstall_network();
+        before.assert_nothing_left(node);
     });
 }
 

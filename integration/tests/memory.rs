@@ -9,6 +9,7 @@
 use std::fs;
 
 use coracle_integration::daemon::Daemon;
+use coracle_integration::leak::Snapshot;
 use coracle_integration::{node, pods};
 
 /// The promise: PSS of a pod's shim, one of twenty.
@@ -19,6 +20,7 @@ fn a_shim_of_twenty_takes_less_than_a_megabyte() {
     node::run("shim-memory", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
+        let before = Snapshot::take_with_files(node, &[daemon.state()]);
         let cri = daemon.cri();
         let ids: Vec<String> = (0..20)
             .map(|number| {
@@ -44,6 +46,8 @@ fn a_shim_of_twenty_takes_less_than_a_megabyte() {
         let median = sizes[sizes.len() / 2];
         assert!(median <= LARGEST_KB, "{median} kB: {sizes:?}");
         ids.iter().for_each(|pod| cri.discard(pod));
+        daemon.uninstall_network();
+        before.assert_nothing_left(node);
     });
 }
 

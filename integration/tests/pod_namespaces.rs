@@ -84,6 +84,7 @@ fn a_pod_has_the_files_and_limits_kubernetes_gives_it() {
     node::run("pod-files", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
+        let before = Snapshot::take_with_files(node, &[daemon.state()]);
         let cri = daemon.cri();
         let mut config = pods::sandbox("files", &node.folder("logs"));
         config.dns_config = Some(coracle_integration::cri::v1::DnsConfig {
@@ -113,6 +114,8 @@ fn a_pod_has_the_files_and_limits_kubernetes_gives_it() {
         assert!(shm.contains("size=65536k"), "{shm}");
         assert!(read("/proc/net/dev").contains("eth0:"));
         cri.discard(&pod);
+        daemon.uninstall_network();
+        before.assert_nothing_left(node);
     });
 }
 
@@ -175,6 +178,7 @@ fn users_of_the_request_apply() {
     node::run("users", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
+        let before = Snapshot::take_with_files(node, &[daemon.state()]);
         let cri = daemon.cri();
         let config = pods::sandbox("users", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -196,6 +200,8 @@ fn users_of_the_request_apply() {
             assert!(identity.contains(part), "{identity}");
         }
         cri.discard(&pod);
+        daemon.uninstall_network();
+        before.assert_nothing_left(node);
     });
 }
 
