@@ -2,13 +2,15 @@
 
 use super::{CliError, Global};
 use clap::{Arg, ArgMatches, Command};
+use coracle_linux::pidfd;
 use coracle_runtime::ContainerId;
 use coracle_runtime::state::Status;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 pub(super) fn command() -> Command {
     Command::new("start")
@@ -37,7 +39,11 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     std::fs::remove_file(&fifo).map_err(failed)?;
     match said {
         None => Err(CliError::EndedBeforeStart),
-        Some(error) if !error.is_empty() => Err(CliError::Exec(error)),
+        Some(error) if !error.is_empty() => {
+            // Its last act was to say so, and whoever deletes it next is to find it stopped.
+            pidfd::wait_end(process.as_fd(), Some(Duration::from_secs(10))).map_err(CliError::Kill)?;
+            Err(CliError::Exec(error))
+        }
         Some(_) => {
             record.run_poststart()?;
             Ok(0)
