@@ -18,7 +18,9 @@ use coracle_linux::netlink::NetlinkError;
 use coracle_linux::pidfd::{self, Pid, Signal};
 use coracle_linux::process::{self, Clone};
 use coracle_linux::{link, prctl, signal};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
+use rustix::io::retry_on_intr;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -119,7 +121,9 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     signal::restore_defaults().map_err(step("unblocking signals"))?;
     // Modes are meant as they are given, until the payload's own mask is set.
     rustix::process::umask(Mode::empty());
-    wait_for_id_maps(&plan, socket)?;
+    if plan.namespaces.first_process_waits() {
+        wait_for_go(socket, maker)?;
+    }
     // On cgroup v1 a thread that moves itself alone waits for no grace period; on v2 it was born there.
     join.enter()?;
     // Before anything of the container can look at this process (CVE-2016-9962), but after its maker has written to
@@ -218,14 +222,19 @@ fn end_if_orphaned(maker: BorrowedFd<'_>) -> Result<(), ChildError> {
     }
 }
 
-/// The ids of a new user namespace are mapped by the maker.
-fn wait_for_id_maps(plan: &Plan, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
-    if plan.namespaces.id_maps.is_none() {
-        return Ok(());
+/// Until its maker knows of this process and has mapped its ids. A maker that has died will not say anything, and as above
+/// the socket does not tell.
+fn wait_for_go(socket: BorrowedFd<'_>, maker: BorrowedFd<'_>) -> Result<(), ChildError> {
+    let failed = step("waiting for the maker");
+    let mut ready = [
+        PollFd::from_borrowed_fd(socket, PollFlags::IN),
+        PollFd::from_borrowed_fd(maker, PollFlags::IN),
+    ];
+    retry_on_intr(|| poll(&mut ready, None)).map_err(|errno| failed(errno.into()))?;
+    if ready[0].revents().is_empty() {
+        return Err(failed(io::ErrorKind::BrokenPipe.into()));
     }
-    ToChild::Go
-        .expect(socket)
-        .map_err(step("waiting for the id maps"))
+    ToChild::Go.expect(socket).map_err(failed)
 }
 
 /// What is left of new namespaces: the loopback interface, and those that a clone would make too early. The root of a cgroup namespace is the cgroup one is in, and the

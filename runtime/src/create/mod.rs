@@ -7,7 +7,7 @@
 //!    make the cgroup, set its limits
 //!    clone3(all namespaces, into the cgroup) ---> v1: write 0 to each hierarchy's `tasks`
 //!    user namespace: write uid_map, gid_map
-//!    Go (only with a user namespace) -----------> join, unshare the cgroup namespace
+//!    Go (only with new ids, or after Cloned) ---> join, unshare the cgroup namespace
 //!                                                 attach the root at root.path, mount the rest onto it
 //!  step():                                 <----- Console (a terminal's other end)
 //!                                          <----- RunHooks (only if there are any)
@@ -26,7 +26,8 @@
 //! collects the child and removes the cgroup. The child dies with its parent until it is ready.
 //!
 //! Only when a user namespace is joined, or a new one is combined with joined ones, there is a process in between: it
-//! joins, clones the child as its sibling (`CLONE_PARENT`), says `Cloned` and exits.
+//! joins, clones the child as its sibling (`CLONE_PARENT`), says `Cloned` and exits. The child waits for `Go` then too: the
+//! two share their end of the socket, and what it says must not arrive before its maker knows of it.
 
 mod child;
 mod container;
@@ -103,6 +104,7 @@ pub struct Creating {
     warnings: Vec<String>,
     hooks: Option<HookRun>,
     id_maps: Option<crate::plan::IdMaps>,
+    waits_for_go: bool,
     waits_for_caller: bool,
 }
 
@@ -130,12 +132,13 @@ pub fn spawn(plan: Plan) -> Result<Creating, CreateError> {
         warnings: Vec::new(),
         hooks: None,
         id_maps: plan.namespaces.id_maps.clone(),
+        waits_for_go: plan.namespaces.first_process_waits(),
         waits_for_caller: plan.options.gate == Gate::Caller,
     };
     let cgroup = creating.cgroup.insert(Cgroup::create(&plan.cgroup)?);
     creating.warnings.extend_from_slice(cgroup.warnings());
     creating.clone_child(plan, joined, prepared, theirs)?;
-    creating.map_ids()?;
+    creating.let_go()?;
     Ok(creating)
 }
 
@@ -184,7 +187,7 @@ impl Creating {
             FromChild::Cloned(pid, pidfd) => {
                 self.child = Some(Child { pid, pidfd });
                 self.collect_intermediate();
-                self.map_ids()
+                self.let_go()
             }
             FromChild::RunHooks => {
                 let state = self.state(Status::Creating);
@@ -295,12 +298,15 @@ impl Creating {
         left.map(drop)
     }
 
-    fn map_ids(&mut self) -> Result<(), CreateError> {
-        let Some(child) = &self.child else { return Ok(()) };
-        let Some(maps) = self.id_maps.take() else {
+    /// Lets the first process begin, once it is known and has its ids.
+    fn let_go(&mut self) -> Result<(), CreateError> {
+        let Some(child) = self.child.as_ref().filter(|_| self.waits_for_go) else {
             return Ok(());
         };
-        namespaces::map_ids(child.pid, &maps)?;
+        self.waits_for_go = false;
+        if let Some(maps) = self.id_maps.take() {
+            namespaces::map_ids(child.pid, &maps)?;
+        }
         ToChild::Go
             .send(self.socket.as_fd())
             .map_err(CreateError::Channel)

@@ -60,6 +60,12 @@ impl NamespacePlan {
         let joins_besides_pid = self.join.iter().any(|join| join.kind != Namespaces::PID);
         self.joins(Namespaces::USER) || (self.new.contains(Namespaces::USER) && joins_besides_pid)
     }
+
+    /// Whether the first process does nothing before its maker lets it: its ids are not mapped yet, or another process has
+    /// made it and its maker does not know of it yet.
+    pub(crate) fn first_process_waits(&self) -> bool {
+        self.id_maps.is_some() || self.needs_intermediate()
+    }
 }
 
 pub(super) fn plan(linux: &Linux, by_fd: Vec<(Namespaces, OwnedFd)>) -> Result<NamespacePlan, PlanError> {
