@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coracle_runtime::cgroup::{Cgroup, CgroupError, CgroupPlan, Join};
+use coracle_runtime::cgroup::{Cgroup, CgroupError, CgroupPlan, Join, RemovalWait};
 
 /// A cgroup that a process is about to enter.
 pub(crate) struct OwnCgroup {
@@ -59,16 +59,13 @@ pub(crate) fn make(path: &Path) -> Result<Cgroup, OwnCgroupError> {
     })
 }
 
-/// Removes a cgroup and all below it; processes that were killed leave it a moment after they have ended.
+/// Removes a cgroup and all below it, waiting for processes that are about to be gone.
 pub(crate) async fn remove(cgroup: &Cgroup) -> Result<(), CgroupError> {
-    for pause_ms in [1, 1, 2, 5, 10, 20, 50, 100, 200] {
-        if cgroup.try_remove()? {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    let mut wait = RemovalWait::default();
+    while !cgroup.try_remove()? {
+        tokio::time::sleep(wait.next(cgroup)?).await;
     }
-    // Says which directory is busy.
-    cgroup.remove()
+    Ok(())
 }
 
 /// Kills everything in a cgroup until nothing is left; gives up after some seconds (a process in an uninterruptible sleep

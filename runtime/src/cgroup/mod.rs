@@ -31,6 +31,7 @@ pub use join::Join;
 pub use layout::{Hierarchy, Layout};
 pub use oom::OomWatch;
 pub use plan::{CgroupPlan, DEFAULT_PARENT, plan};
+pub use remove::RemovalWait;
 pub use stats::{BlockIo, Memory, Pids, Stats};
 
 /// A container's (or a pod's) cgroup. Holds no descriptors; can be stored with the container.

@@ -1,42 +1,68 @@
 //! Removing a cgroup from every hierarchy, deepest directories first.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::create::in_default_parent;
 use super::files::{children, is_gone};
 use super::plan::DEFAULT_PARENT;
 use super::{Cgroup, CgroupError};
 
-/// A killed process leaves its cgroup a moment after it is seen to have ended; in all some 40 ms.
-const PAUSES_MS: [u64; 6] = [1, 1, 2, 5, 10, 20];
+/// How long a cgroup that lists no process any more may take to be removable: a process that is not listed has ended, but
+/// the kernel can count it a moment longer, and that moment is as long as the machine is busy.
+const EMPTY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long processes that are listed may take to end. Nobody removes a cgroup before it has killed what is in it, so these
+/// are on their way out, or somebody else's.
+const LISTED_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Waits for a cgroup that is about to be free. Ask it after each attempt to remove that cgroup.
+#[derive(Debug)]
+pub struct RemovalWait {
+    begun: Instant,
+    pause: Duration,
+}
+
+impl Default for RemovalWait {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            pause: Duration::from_millis(1),
+        }
+    }
+}
+
+impl RemovalWait {
+    /// How long to sleep before the next attempt to remove `cgroup`.
+    ///
+    /// # Errors
+    /// It is held by processes that do not end (EBUSY), or its list cannot be read.
+    pub fn next(&mut self, cgroup: &Cgroup) -> Result<Duration, CgroupError> {
+        let patience = match cgroup.procs()?.is_empty() {
+            true => EMPTY_PATIENCE,
+            false => LISTED_PATIENCE,
+        };
+        if self.begun.elapsed() >= patience {
+            return Err(cgroup.busy());
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(Duration::from_millis(20));
+        Ok(pause)
+    }
+}
 
 impl Cgroup {
     /// Removes the cgroup with all below it, and the levels above it that were made for it and are empty. Gone
-    /// already is success. Waits a few milliseconds for processes that are about to be gone.
+    /// already is success. Waits for processes that are about to be gone.
     ///
     /// # Errors
     /// It still holds processes (EBUSY).
     pub fn remove(&self) -> Result<(), CgroupError> {
-        for pause in PAUSES_MS {
-            if self.try_remove()? {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(pause));
+        let mut wait = RemovalWait::default();
+        while !self.try_remove()? {
+            std::thread::sleep(wait.next(self)?);
         }
-        if self.try_remove()? {
-            return Ok(());
-        }
-        let busy = self
-            .paths()
-            .into_iter()
-            .map(|(_, dir)| dir)
-            .find(|dir| dir.exists());
-        let dir = busy.unwrap_or_else(|| self.path.clone());
-        Err(CgroupError::Remove {
-            dir,
-            source: std::io::Error::from_raw_os_error(libc::EBUSY),
-        })
+        Ok(())
     }
 
     /// [`Cgroup::remove`] without any waiting: false when something in it is still busy.
@@ -52,6 +78,19 @@ impl Cgroup {
             self.remove_made_parents();
         }
         Ok(all)
+    }
+
+    /// What to say about a directory that cannot be removed because of what is in it.
+    fn busy(&self) -> CgroupError {
+        let busy = self
+            .paths()
+            .into_iter()
+            .map(|(_, dir)| dir)
+            .find(|dir| dir.exists());
+        CgroupError::Remove {
+            dir: busy.unwrap_or_else(|| self.path.clone()),
+            source: std::io::Error::from_raw_os_error(libc::EBUSY),
+        }
     }
 
     /// Others may be using them, or have removed them: no result is an error.
