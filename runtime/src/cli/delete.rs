@@ -67,7 +67,7 @@ fn remove_half_made(global: &Global, id: &ContainerId) -> Result<(), CliError> {
 }
 
 /// Ends everything of the container and waits for it.
-fn kill(record: &Record) -> Result<(), CliError> {
+pub(super) fn kill(record: &Record) -> Result<(), CliError> {
     let patience = Duration::from_secs(10);
     let unkillable = || CliError::Unkillable(record.id.clone());
     if let Some(process) = record.process()? {

@@ -1,12 +1,11 @@
 //! `kill`: sends a signal to a container's first process.
 
-use super::{CliError, Global};
+use super::{CliError, Global, delete};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use coracle_linux::pidfd;
 use coracle_runtime::ContainerId;
 use nix::sys::signal::Signal;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 pub(super) fn command() -> Command {
     Command::new("kill")
@@ -32,7 +31,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     let record = global.store.load(&id)?;
     // Without a PID namespace of its own the first process does not take the others with it.
     if number == libc::SIGKILL && !record.own_pid_namespace {
-        record.cgroup.kill_until_empty(Duration::from_secs(10))?;
+        delete::kill(&record)?;
         return Ok(0);
     }
     let sent = match record.process()? {
