@@ -15,10 +15,10 @@ mod line;
 pub(crate) use file::{LogError, LogFile};
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::rc::{Rc, Weak};
+use std::time::SystemTime;
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -43,6 +43,8 @@ pub(crate) enum Output {
 pub(crate) struct Log {
     shared: Rc<Shared>,
     ended: watch::Receiver<bool>,
+    /// The streams that have not ended.
+    open: Vec<Weak<AsyncFd<OwnedFd>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -68,9 +70,15 @@ impl Log {
             file: RefCell::new(file),
             dropped: Cell::new(0),
         });
+        let open = sources.iter().map(|source| Rc::downgrade(&source.fd)).collect();
         let (end, ended) = watch::channel(false);
         let task = tokio::task::spawn_local(read_all(sources, Rc::clone(&shared), end));
-        Ok(Self { shared, ended, task })
+        Ok(Self {
+            shared,
+            ended,
+            open,
+            task,
+        })
     }
 
     /// Opens the path anew; every batch from now on goes to the new file.
@@ -85,12 +93,19 @@ impl Log {
         self.shared.dropped.get()
     }
 
-    /// Returns when all streams have ended, but at the latest after `limit`; reading goes on behind it.
-    pub(crate) fn drained(&self, limit: Duration) -> impl Future<Output = ()> + use<> {
+    /// Returns when all streams have ended, or as soon as only a process that holds one of them open could still write;
+    /// reading goes on behind it.
+    pub(crate) fn drained(&self) -> impl Future<Output = ()> + use<> {
         let mut ended = self.ended.clone();
+        let open = self.open.clone();
         async move {
+            let behind = || {
+                let mut open = open.iter().filter_map(Weak::upgrade);
+                open.any(|fd| ready::is_readable(fd.get_ref().as_fd()))
+            };
             // An error means that the task is gone, so all is read.
-            let _ = tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await;
+            let end = ended.wait_for(|ended| *ended);
+            let _ = ready::drained(end, behind).await;
         }
     }
 }
@@ -115,7 +130,7 @@ async fn read_all(sources: Vec<Source>, shared: Rc<Shared>, end: watch::Sender<b
 
 /// One stream of output.
 struct Source {
-    fd: AsyncFd<OwnedFd>,
+    fd: Rc<AsyncFd<OwnedFd>>,
     lines: Lines,
 }
 
@@ -124,7 +139,7 @@ impl Source {
         rustix::io::ioctl_fionbio(&fd, true).map_err(LogError::watch)?;
         let fd = ready::watch(fd).map_err(LogError::Watch)?;
         Ok(Self {
-            fd,
+            fd: Rc::new(fd),
             lines: Lines::new(stream, terminal),
         })
     }

@@ -1,6 +1,6 @@
 //! How a container ends: its first process does, whoever wanted that; the rest follows by itself.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use coracle_linux::process::Exit;
 use coracle_shim_api::pod::Empty;
@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::{Driver, Event, Refused, answer};
 use crate::container::{ContainerError, Live, Phase};
+use crate::log::Log;
 use crate::own_cgroup;
 use crate::pod::PidMode;
 
@@ -28,7 +29,7 @@ impl Driver {
         };
         live.claim = None;
         let cgroup = live.container.cgroup.clone();
-        let drained = entry.log.as_ref().map(|log| log.drained(DRAIN));
+        let drained = entry.log.as_ref().map(Log::drained);
         entry.phase = Phase::Ending(live, exit);
         let name = id.to_owned();
         self.begin(async move {
@@ -166,6 +167,3 @@ impl Driver {
         self.pod().is_none_or(|pod| pod.pid_mode() != PidMode::Container)
     }
 }
-
-/// How long the end of a container waits for the rest of its output while some other process holds its pipes.
-const DRAIN: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! A command's output on its way to the caller.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use coracle_shim_api::pod::ExecOutput;
 use tokio::io::unix::AsyncFd;
@@ -23,7 +23,17 @@ pub(super) struct Source {
     fd: AsyncFd<OwnedFd>,
     kind: Kind,
     /// Bytes the caller may still get.
-    left: usize,
+    left: Cell<usize>,
+    phase: Cell<Phase>,
+}
+
+/// What becomes of a stream at the moment.
+#[derive(Clone, Copy)]
+enum Phase {
+    Reading,
+    /// Something that was read is on its way to the caller.
+    Sending,
+    Ended,
 }
 
 impl Source {
@@ -32,12 +42,19 @@ impl Source {
         Ok(Self {
             fd: ready::watch(fd)?,
             kind,
-            left: MAX_OUTPUT,
+            left: Cell::new(MAX_OUTPUT),
+            phase: Cell::new(Phase::Reading),
         })
     }
 
     /// Sends until the stream ends; an error means that the caller is gone.
-    async fn send(&mut self, output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
+    async fn send(&self, output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
+        let sent = self.send_all(output).await;
+        self.phase.set(Phase::Ended);
+        sent
+    }
+
+    async fn send_all(&self, output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
         let mut buffer = vec![0; CHUNK];
         loop {
             let Ok(mut ready) = self.fd.readable().await else {
@@ -48,16 +65,27 @@ impl Source {
                 Ok(Ok(0)) => return Ok(()),
                 Ok(Ok(count)) => {
                     // What is too much is read and dropped, so that the command is not blocked.
-                    let count = count.min(self.left);
-                    self.left -= count;
+                    let count = count.min(self.left.get());
+                    self.left.set(self.left.get() - count);
                     if count > 0 {
+                        self.phase.set(Phase::Sending);
                         output.send(&self.chunk(&buffer[..count])).await?;
+                        self.phase.set(Phase::Reading);
                     }
                 }
                 // A terminal whose other side is closed says EIO.
                 Ok(Err(_)) => return Ok(()),
                 Err(_would_block) => {}
             }
+        }
+    }
+
+    /// Whether there is something that the caller has not got yet.
+    fn is_behind(&self) -> bool {
+        match self.phase.get() {
+            Phase::Reading => ready::is_readable(self.fd.get_ref().as_fd()),
+            Phase::Sending => true,
+            Phase::Ended => false,
         }
     }
 
@@ -81,7 +109,7 @@ pub(super) async fn stream(
     sources: Vec<Source>,
     output: &ServerStreamSender<ExecOutput>,
 ) -> Result<(), ttrpc::Error> {
-    let sent = send_all(sources, output);
+    let sent = send_all(&sources, output);
     tokio::pin!(sent);
     let mut all_sent = false;
     let exit = loop {
@@ -95,9 +123,8 @@ pub(super) async fn stream(
     };
     if !all_sent {
         // A process that the command has left behind may hold the streams open for ever.
-        if let Ok(result) = tokio::time::timeout(DRAIN, sent).await {
-            result?;
-        }
+        let drained = ready::drained(sent, || sources.iter().any(Source::is_behind)).await;
+        drained.unwrap_or(Ok(()))?;
     }
     let exit_code = i32::from(exit.shell_code());
     output
@@ -109,14 +136,11 @@ pub(super) async fn stream(
         .await
 }
 
-async fn send_all(sources: Vec<Source>, output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
-    let mut sources = sources.into_iter();
-    match (sources.next(), sources.next()) {
-        (Some(mut first), Some(mut second)) => {
-            tokio::try_join!(first.send(output), second.send(output)).map(|((), ())| ())
-        }
-        (Some(mut only), None) => only.send(output).await,
-        (None, _) => Ok(()),
+async fn send_all(sources: &[Source], output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
+    match sources {
+        [first, second] => tokio::try_join!(first.send(output), second.send(output)).map(|((), ())| ()),
+        [only] => only.send(output).await,
+        _ => Ok(()),
     }
 }
 
@@ -124,5 +148,3 @@ async fn send_all(sources: Vec<Source>, output: &ServerStreamSender<ExecOutput>)
 const MAX_OUTPUT: usize = 16 << 20;
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
-/// How long output is waited for after the command's end.
-const DRAIN: Duration = Duration::from_secs(1);
