@@ -33,13 +33,12 @@ use std::process::ExitCode;
 use coracle_linux::inherit;
 use coracle_linux::prctl;
 use coracle_linux::seal::{self, SealError};
-use coracle_runtime::cgroup::CgroupError;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use args::{Args, ArgsError};
 use driver::Driver;
-use own_cgroup::{OwnCgroup, OwnCgroupError};
+use own_cgroup::OwnCgroupError;
 use reaper::Reaper;
 use trace::Trace;
 
@@ -65,9 +64,7 @@ enum ShimError {
     #[error("--state-dir {0:?} is not a directory")]
     StateDir(PathBuf),
     #[error("--cgroup")]
-    MakeCgroup(#[from] OwnCgroupError),
-    #[error("--cgroup")]
-    EnterCgroup(#[from] CgroupError),
+    Cgroup(#[from] OwnCgroupError),
     #[error("--trace-steps")]
     Trace(#[source] io::Error),
     #[error("change to the root directory")]
@@ -88,7 +85,7 @@ fn run() -> Result<(), ShimError> {
     }
     let listener = socket()?;
     if let Some(path) = &args.cgroup {
-        OwnCgroup::make(path)?.enter()?;
+        own_cgroup::enter_shared(path)?;
     }
     let trace = Trace::open(args.trace_steps.as_deref()).map_err(ShimError::Trace)?;
     // Not to keep busy where the daemon was started.

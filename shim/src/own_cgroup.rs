@@ -14,7 +14,7 @@ pub(crate) struct OwnCgroup {
 
 /// Why a cgroup of ours is not there.
 #[derive(Debug, thiserror::Error)]
-#[error("make cgroup {path:?}")]
+#[error("cgroup {path:?}")]
 pub(crate) struct OwnCgroupError {
     path: PathBuf,
     source: CgroupError,
@@ -49,6 +49,27 @@ impl OwnCgroup {
     }
 }
 
+/// Moves the calling process, which has one thread, into the cgroup at `path`, made for it if need be.
+///
+/// The daemon removes the shims' cgroup with the last shim, and that may come between making and entering it. Then it is
+/// made again; a hierarchy that is entered keeps its directory, so there is less to lose each time.
+pub(crate) fn enter_shared(path: &Path) -> Result<(), OwnCgroupError> {
+    let enter = || {
+        let cgroup = OwnCgroup::make(path)?;
+        cgroup.enter().map_err(|source| OwnCgroupError {
+            path: path.into(),
+            source,
+        })
+    };
+    for _ in 0..100 {
+        match enter() {
+            Err(error) if error.source.is_gone() => {}
+            entered => return entered,
+        }
+    }
+    enter()
+}
+
 /// Makes a cgroup without limits, which may exist and be in use.
 pub(crate) fn make(path: &Path) -> Result<Cgroup, OwnCgroupError> {
     let plan = CgroupPlan::group(path, None);
@@ -81,3 +102,52 @@ pub(crate) async fn sweep(cgroup: &Cgroup) -> Result<(), CgroupError> {
 }
 
 const SWEEP_PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_cgroup_that_is_removed_again_and_again_is_entered_all_the_same() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let path = PathBuf::from(format!("/coracle-shim-test-{}", std::process::id()));
+        let directories: Vec<PathBuf> = make(&path)
+            .unwrap()
+            .paths()
+            .into_iter()
+            .map(|(_, dir)| dir)
+            .collect();
+        let remove = || {
+            directories
+                .iter()
+                .filter(|dir| std::fs::remove_dir(dir).is_ok() || !dir.exists())
+                .count()
+        };
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    remove();
+                }
+            });
+            // A thread enters alone, and leaves by its end.
+            let entered: Vec<_> = (0..200)
+                .map(|_| thread::scope(|scope| scope.spawn(|| enter_shared(&path)).join().unwrap()))
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            let failed: Vec<_> = entered.into_iter().filter_map(Result::err).collect();
+            assert!(failed.is_empty(), "{failed:?}");
+        });
+        let end = std::time::Instant::now() + SWEEP_PATIENCE;
+        while remove() < directories.len() && std::time::Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(remove(), directories.len());
+    }
+}

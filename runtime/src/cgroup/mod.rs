@@ -161,6 +161,20 @@ pub enum CgroupError {
     },
 }
 
+impl CgroupError {
+    /// Whether somebody removed the cgroup while it was used.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        match self {
+            CgroupError::Make { source, .. }
+            | CgroupError::Read { source, .. }
+            | CgroupError::Write { source, .. }
+            | CgroupError::Join { source, .. } => files::is_gone(source),
+            _ => false,
+        }
+    }
+}
+
 impl Cgroup {
     /// The path below each hierarchy's mount point, absolute.
     #[must_use]
