@@ -93,6 +93,13 @@ impl Hierarchies {
         self.directories(cgroup).any(|directory| directory.is_dir())
     }
 
+    /// Makes the cgroup in every hierarchy; false where that cannot be done.
+    #[cfg(test)]
+    pub(crate) fn make(&self, cgroup: &str) -> bool {
+        self.directories(cgroup)
+            .all(|directory| std::fs::create_dir_all(directory).is_ok())
+    }
+
     /// The processes of a cgroup and those below it, in any hierarchy.
     pub(crate) fn processes(&self, cgroup: &str) -> Vec<Pid> {
         let mut pids: Vec<Pid> = self
@@ -251,11 +258,7 @@ mod tests {
     fn a_cgroup_with_a_stubborn_process_is_emptied_and_removed() {
         let hierarchies = Hierarchies::discover().unwrap();
         let cgroup = format!("/coracle-cri-test-{}", std::process::id());
-        let directories: Vec<_> = hierarchies.directories(&cgroup).collect();
-        if directories
-            .iter()
-            .any(|directory| std::fs::create_dir_all(directory.join("below")).is_err())
-        {
+        if !hierarchies.make(&format!("{cgroup}/below")) {
             eprintln!("skipped: cgroups cannot be made here");
             hierarchies.remove(&cgroup).unwrap();
             return;

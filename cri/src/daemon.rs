@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cgroup::{CgroupError, Hierarchies};
+use crate::cgroup_parents::CgroupParents;
 use crate::config::Config;
 use crate::network::Network;
 use crate::pods::Pods;
@@ -12,7 +13,7 @@ use crate::shim::{self, ShimError};
 use crate::spec::Host;
 use crate::stats::Samples;
 use crate::steps::{Runner, Trace, TraceError};
-use crate::store::{ContainerRecord, Store, StoreError};
+use crate::store::{ContainerRecord, SandboxRecord, Store, StoreError};
 
 /// Everything of one running daemon.
 pub(crate) struct Daemon {
@@ -24,6 +25,7 @@ pub(crate) struct Daemon {
     pub(crate) network: Network,
     pub(crate) runner: Runner,
     pub(crate) hierarchies: Hierarchies,
+    pub(crate) cgroup_parents: CgroupParents,
     pub(crate) host: Host,
     pub(crate) shim_program: PathBuf,
     pub(crate) samples: Samples,
@@ -97,6 +99,7 @@ impl Daemon {
             images,
             pods: Pods::default(),
             hierarchies,
+            cgroup_parents: CgroupParents::default(),
             host,
             shim_program,
             samples: Samples::default(),
@@ -122,6 +125,12 @@ impl Daemon {
     /// Where the shims live: neither the daemon's cgroup nor a pod's.
     pub(crate) fn shims_cgroup(&self) -> String {
         format!("{}/shims", self.config.cgroup_root)
+    }
+
+    /// The sandbox has left the cgroups that were made for it. Can be repeated.
+    pub(crate) fn release_cgroups(&self, record: &SandboxRecord) {
+        self.cgroup_parents
+            .release(&self.hierarchies, &record.owned_cgroups, &record.id);
     }
 
     /// Removes our own cgroups where nobody is in them.

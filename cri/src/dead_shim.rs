@@ -1,4 +1,4 @@
-//! A shim that died left its containers without a parent: they are ended by cgroup, and reported so.
+//! A shim that died, or had to be killed, left its containers without a parent: they are ended by cgroup, and reported so.
 
 use std::sync::Arc;
 
@@ -34,25 +34,28 @@ pub(crate) async fn end_pod(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     }
 }
 
-/// The caller holds the sandbox alone.
+/// The caller holds the sandbox alone. A container that has ended by itself still has its cgroup, which a shim keeps until
+/// the container is deleted.
 pub(crate) async fn end_containers(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     sandbox.take_shim();
     for container in daemon.pods.containers_of(&sandbox.id) {
-        if container.progress() == Progress::Exited {
-            continue;
-        }
         let cgroup = container.with_record(|record| record.cgroup.clone());
         end_cgroup(daemon, cgroup).await;
-        record_exit(daemon, &container, KILLED, MESSAGE);
+        if container.progress() != Progress::Exited {
+            record_exit(daemon, &container, KILLED, MESSAGE);
+        }
     }
 }
 
 /// Removes what a shim that is gone held on the host: the pod's init, its cgroup, the path of the network namespace.
 pub(crate) async fn clean_up(daemon: &Arc<Daemon>, record: &SandboxRecord) {
-    end_cgroup(daemon, format!("{}/{}", record.cgroup_parent, record.id)).await;
-    if record.cgroup_owned {
-        daemon.hierarchies.remove_if_empty(&record.cgroup_parent);
-    }
+    let ours = if record.has_private_cgroup() {
+        record.cgroup_parent.clone()
+    } else {
+        format!("{}/{}", record.cgroup_parent, record.id)
+    };
+    end_cgroup(daemon, ours).await;
+    daemon.release_cgroups(record);
     unbind(&record.netns_path);
 }
 

@@ -11,6 +11,7 @@
 //! ```
 
 mod cgroup;
+mod cgroup_parents;
 mod config;
 mod daemon;
 mod dead_shim;

@@ -111,6 +111,11 @@ impl Sandbox {
         *lock(&self.shim) = Some(shim);
     }
 
+    /// Whether that process is still the shim that the sandbox counts on.
+    pub(crate) fn has_shim(&self, pid: u32) -> bool {
+        lock(&self.shim).as_ref().is_some_and(|shim| shim.pid == pid)
+    }
+
     /// From now on the shim's end is expected.
     pub(crate) fn take_shim(&self) -> Option<Shim> {
         lock(&self.shim).take()

@@ -4,19 +4,24 @@
 //!   sandbox record    same boot                                another boot (everything that ran is gone)
 //!   Starting          undone                                   undone: DEL by id, leases freed
 //!   Ready             shim answers: adopted with containers    DEL without a namespace, NOTREADY, containers EXITED 255
-//!                     else: containers ended, 137, NOTREADY
+//!                     shim silent: kept as recorded, asked
+//!                       again in the background
+//!                     no shim: containers ended, 137, NOTREADY
 //!   NotReady          stays                                    stays
 //!   Removing          finished                                 finished
 //! ```
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_shim_api::pod::{ContainerState, StateResponse};
+use tokio::task::JoinHandle;
 
 use crate::daemon::Daemon;
-use crate::pods::{Container, Progress, Sandbox};
+use crate::pods::{Container, Progress, Sandbox, Shim};
 use crate::runtime_service::half_done;
+use crate::shim::{Found, ShimError};
 use crate::store::{ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, StoreError};
 use crate::{dead_shim, shim, watch};
 
@@ -25,6 +30,8 @@ const LOST: i32 = 255;
 const LOST_MESSAGE: &str = "the machine was started anew";
 /// How a container ended whose end nobody can tell any more.
 const UNKNOWN_MESSAGE: &str = "ended while no daemon was there";
+/// Before a silent shim is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Brings memory, records and the machine together. What fails is logged and tried again at the next start; the daemon
 /// serves all the same.
@@ -48,9 +55,23 @@ async fn recover_records(daemon: &Arc<Daemon>) -> Result<(), StoreError> {
             .or_default()
             .push(record);
     }
-    for record in daemon.store.all::<SandboxRecord>()? {
+    let sandboxes = daemon.store.all::<SandboxRecord>()?;
+    for record in sandboxes
+        .iter()
+        .filter(|record| record.phase() == SandboxPhase::Ready)
+    {
+        daemon
+            .cgroup_parents
+            .claim_again(&record.owned_cgroups, &record.id);
+    }
+    // All are asked at once: several silent ones cost no more time than one.
+    let sandboxes: Vec<_> = sandboxes
+        .into_iter()
+        .map(|record| (ask_shim(daemon, &record), record))
+        .collect();
+    for (shim, record) in sandboxes {
         let containers = containers.remove(&record.id).unwrap_or_default();
-        recover_sandbox(daemon, record, containers).await;
+        recover_sandbox(daemon, record, containers, shim).await;
     }
     for orphan in containers.into_values().flatten() {
         tracing::warn!(container = orphan.id, "its sandbox is not known: removed");
@@ -63,7 +84,22 @@ async fn recover_records(daemon: &Arc<Daemon>) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn recover_sandbox(daemon: &Arc<Daemon>, record: SandboxRecord, containers: Vec<ContainerRecord>) {
+/// A shim that is looked for.
+type Asked = JoinHandle<Result<Option<Found>, ShimError>>;
+
+/// None: the undo of a start looks for itself, and no shim survives a reboot.
+fn ask_shim(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Option<Asked> {
+    let survives = record.boot_id == daemon.boot_id && record.phase() != SandboxPhase::Starting;
+    let (daemon, id) = (Arc::clone(daemon), record.id.clone());
+    survives.then(|| tokio::spawn(async move { shim::find_again(&daemon, &id).await }))
+}
+
+async fn recover_sandbox(
+    daemon: &Arc<Daemon>,
+    record: SandboxRecord,
+    containers: Vec<ContainerRecord>,
+    shim: Option<Asked>,
+) {
     let id = record.id.clone();
     let phase = record.phase();
     if phase == SandboxPhase::Starting {
@@ -71,27 +107,39 @@ async fn recover_sandbox(daemon: &Arc<Daemon>, record: SandboxRecord, containers
         half_done::undo_run_pod_sandbox(daemon, record).await;
         return;
     }
-    let other_boot = record.boot_id != daemon.boot_id;
     let sandbox = Arc::new(Sandbox::new(record));
     daemon.pods.add_sandbox(Arc::clone(&sandbox));
     let (ready, cut_off): (Vec<_>, Vec<_>) = containers
         .into_iter()
-        .partition(|record| other_boot || record.phase() != ContainerPhase::Creating);
+        .partition(|record| shim.is_none() || record.phase() != ContainerPhase::Creating);
     for record in ready {
         daemon
             .pods
             .add_container(Arc::new(Container::new(Arc::clone(&sandbox), record)));
     }
-    if other_boot {
-        after_reboot(daemon, &sandbox).await;
+    let silent = match shim {
+        None => {
+            after_reboot(daemon, &sandbox).await;
+            false
+        }
+        Some(asked) => find_shim(daemon, &sandbox, asked).await,
+    };
+    let rest = {
+        let daemon = Arc::clone(daemon);
+        async move {
+            for record in cut_off {
+                tracing::info!(container = record.id, "undoing a creation that was cut off");
+                half_done::undo_create_container(&daemon, &sandbox, record).await;
+            }
+            finish_removals(&daemon, &sandbox, phase).await;
+        }
+    };
+    // Every call to a silent shim takes its whole time: nobody else waits for that.
+    if silent {
+        tokio::spawn(rest);
     } else {
-        find_shim(daemon, &sandbox).await;
+        rest.await;
     }
-    for record in cut_off {
-        tracing::info!(container = record.id, "undoing a creation that was cut off");
-        half_done::undo_create_container(daemon, &sandbox, record).await;
-    }
-    finish_removals(daemon, &sandbox, phase).await;
 }
 
 async fn finish_removals(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, phase: SandboxPhase) {
@@ -135,58 +183,90 @@ async fn after_reboot(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     sandbox.set_record(record);
 }
 
-async fn find_shim(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
-    let found = match shim::find_again(&sandbox.id, &daemon.pod_directory(&sandbox.id)).await {
-        Ok(found) => found,
+/// Says whether the shim is silent.
+async fn find_shim(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, asked: Asked) -> bool {
+    let found = match asked.await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            tracing::warn!(sandbox = sandbox.id, %error, "its shim is given up");
+            None
+        }
         Err(error) => {
-            tracing::warn!(sandbox = sandbox.id, %error, "taken for dead");
+            tracing::error!(sandbox = sandbox.id, %error, "its shim was not looked for");
             None
         }
     };
-    let Some(found) = found else {
-        let was_ready = sandbox.is_ready();
-        if was_ready {
+    let Some(Found { started, state }) = found else {
+        if sandbox.is_ready() {
             tracing::warn!(sandbox = sandbox.id, "its shim is gone");
         }
         dead_shim::end_pod(daemon, sandbox).await;
-        return;
+        return false;
     };
-    let client = found.started.shim.clone();
-    shim::adopt(daemon, sandbox, found.started);
-    adopt_containers(daemon, sandbox, &found.state, &client);
-    if !found.state.started {
-        not_ready(daemon, sandbox);
+    let shim = started.shim;
+    sandbox.set_shim(shim.clone());
+    shim::watch(daemon, sandbox, shim.pid, started.end);
+    let containers = daemon.pods.containers_of(&sandbox.id);
+    match state {
+        Some(state) => {
+            adopt(daemon, sandbox, &containers, &state, &shim).await;
+            false
+        }
+        None => {
+            tokio::spawn(adopt_later(Arc::clone(daemon), Arc::clone(sandbox), shim));
+            true
+        }
     }
-    tracing::info!(sandbox = sandbox.id, pid = client.pid, "found again");
 }
 
-fn adopt_containers(
+/// Asks a silent shim until it answers, or is not the sandbox's any more. Until then the containers are what the records
+/// say of them.
+async fn adopt_later(daemon: Arc<Daemon>, sandbox: Arc<Sandbox>, shim: Shim) {
+    while sandbox.has_shim(shim.pid) {
+        // Looked at before: a container that is made meanwhile is not in the answer, and watched by whoever made it.
+        let containers = daemon.pods.containers_of(&sandbox.id);
+        match shim.client.state().await {
+            Ok(state) => return adopt(&daemon, &sandbox, &containers, &state, &shim).await,
+            Err(error) => tracing::debug!(sandbox = sandbox.id, %error, "its shim is still silent"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Takes over what the shim says about the pod and these containers.
+async fn adopt(
     daemon: &Arc<Daemon>,
     sandbox: &Arc<Sandbox>,
+    containers: &[Arc<Container>],
     state: &StateResponse,
-    shim: &crate::pods::Shim,
+    shim: &Shim,
 ) {
     let known: HashMap<&str, &ContainerState> = state
         .containers
         .iter()
         .map(|container| (container.id.as_str(), container))
         .collect();
-    for container in daemon.pods.containers_of(&sandbox.id) {
+    for container in containers {
         match known.get(container.id.as_str()) {
             Some(state) => {
-                watch::observe(daemon, &container, state);
+                watch::observe(daemon, container, state);
                 if container.progress() != Progress::Exited {
-                    watch::container(daemon, &container, shim.clone());
+                    watch::container(daemon, container, shim.clone());
                 }
             }
             None if container.progress() == Progress::Exited => {}
-            None => dead_shim::record_exit(daemon, &container, dead_shim::KILLED, UNKNOWN_MESSAGE),
+            None => dead_shim::record_exit(daemon, container, dead_shim::KILLED, UNKNOWN_MESSAGE),
         }
     }
+    if !state.started {
+        not_ready(daemon, sandbox).await;
+    }
+    tracing::info!(sandbox = sandbox.id, pid = shim.pid, "found again");
 }
 
 /// StopPodSandbox was cut off after it had ended the pod.
-fn not_ready(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
+async fn not_ready(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
+    let _alone = sandbox.lifecycle.write().await;
     let mut record = sandbox.record();
     if record.phase() == SandboxPhase::Ready {
         record.set_phase(SandboxPhase::NotReady);
@@ -213,7 +293,7 @@ async fn remove_orphans(daemon: &Arc<Daemon>) {
             continue;
         }
         let path = daemon.pod_directory(&id);
-        if let Ok(Some(found)) = shim::find_again(&id, &path).await {
+        if let Ok(Some(found)) = shim::find_again(daemon, &id).await {
             tracing::info!(sandbox = id, "ending a shim that has no record");
             shim::shut_down(&found.started.shim).await;
             shim::collect_ended(found.started).await;

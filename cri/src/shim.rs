@@ -8,6 +8,8 @@
 //!      | poll pidfd <- - - - - - - - - - - - - - - - - - - |   readable when it has ended, however it ended
 //! ```
 
+mod find;
+
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use coracle_linux::spawn::Spawn;
 use coracle_shim_api::{Client, ConnectError, RpcError, SocketError};
+pub(crate) use find::{Found, find_again};
 use rustix::process::{Pid, WaitOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -30,13 +33,13 @@ use crate::pods::{Sandbox, Shim};
 const PROGRAM: &str = "coracle-shim";
 const SOCKET: &str = "shim.sock";
 const LOG: &str = "shim.log";
-/// Hooks run within a call: their own limits are in seconds.
-const LONGEST_CALL: Duration = Duration::from_secs(150);
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Bytes.
 const LOG_TAIL: usize = 4096;
-/// A shim that does not answer so long is as good as dead.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long a shim that was told to go may take to do so.
+const LEAVE: Duration = Duration::from_secs(10);
+/// How often a shim is asked, while somebody waits for it, whether it is still there.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
 
 /// Why there is no shim.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +58,6 @@ pub(crate) enum ShimError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Rpc(#[from] RpcError),
-    #[error("the shim of sandbox {0} does not answer")]
-    Silent(String),
 }
 
 /// The shim program: as configured, beside this one, or on PATH.
@@ -111,8 +112,18 @@ pub(crate) async fn start(daemon: &Daemon, id: &str, directory: &Path) -> Result
         own_session: true,
     };
     let child = spawn.start().map_err(io("start", &daemon.shim_program))?;
-    let client = Client::connect(&socket).await?;
     let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
+    let client = match Client::connect(&socket).await {
+        Ok(client) => client,
+        Err(error) => {
+            // Nobody could ever tell it to go.
+            kill(pid);
+            // It holds nothing yet, so it leaves at once.
+            let _ = tokio::time::timeout(LEAVE, ended(&child.pidfd)).await;
+            collect(pid);
+            return Err(error.into());
+        }
+    };
     Ok(Started {
         shim: Shim { client, pid },
         end: child.pidfd,
@@ -131,77 +142,32 @@ pub(crate) async fn report_log(started: &Started, id: &str, directory: &Path) {
     }
 }
 
-/// Connects to a shim that an earlier daemon started. None: nobody listens.
-pub(crate) async fn find_again(id: &str, directory: &Path) -> Result<Option<Found>, ShimError> {
-    let client = match Client::connect(&directory.join(SOCKET)).await {
-        Ok(client) => client,
-        Err(ConnectError::Connect { source, .. })
-            if matches!(
-                source.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(ConnectError::Path(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let state = match tokio::time::timeout(ANSWER, client.state()).await {
-        Ok(Ok(state)) => state,
-        // It was on its way out.
-        Ok(Err(RpcError::Closed(_))) => return Ok(None),
-        Ok(Err(error)) => return Err(error.into()),
-        Err(_) => return Err(ShimError::Silent(id.to_owned())),
-    };
-    let pid = state.shim_pid;
-    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let Some(end) = raw.and_then(|pid| coracle_linux::pidfd::open(pid).ok()) else {
-        return Ok(None);
-    };
-    Ok(Some(Found {
-        started: Started {
-            shim: Shim { client, pid },
-            end,
-        },
-        state,
-    }))
-}
-
-/// A shim of an earlier daemon and what it knows.
-pub(crate) struct Found {
-    pub(crate) started: Started,
-    pub(crate) state: coracle_shim_api::pod::StateResponse,
-}
-
-/// Waits for the answer to a call that makes or starts something; a shim that hangs must not hold a name for ever.
-pub(crate) async fn answer<T>(
-    id: &str,
-    call: impl Future<Output = Result<T, RpcError>>,
-) -> Result<T, ShimError> {
-    match tokio::time::timeout(LONGEST_CALL, call).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(ShimError::Silent(id.to_owned())),
-    }
-}
-
-/// Takes the shim into the sandbox and watches over it: when it ends while the sandbox still counts on it, its
+/// Watches over the shim of a sandbox that is known already: when it ends while the sandbox still counts on it, its
 /// containers are ended too.
-pub(crate) fn adopt(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, started: Started) {
-    let pid = started.shim.pid;
-    sandbox.set_shim(started.shim);
+pub(crate) fn watch(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, pid: u32, end: OwnedFd) {
     let (daemon, sandbox) = (Arc::clone(daemon), Arc::clone(sandbox));
     tokio::spawn(async move {
-        if let Err(error) = ended(&started.end).await {
+        if let Err(error) = ended(&end).await {
             tracing::error!(sandbox = sandbox.id, %error, "cannot watch the shim");
             return;
         }
         collect(pid);
-        if sandbox.shim().is_some_and(|shim| shim.pid == pid) {
+        if sandbox.has_shim(pid) {
             tracing::warn!(sandbox = sandbox.id, pid, "the shim died");
             crate::dead_shim::end_pod(&daemon, &sandbox).await;
         }
         daemon.remove_empty_cgroups();
     });
+}
+
+/// Returns with an error once the shim does not answer any more; as long as it does, never.
+pub(crate) async fn silence(shim: &Shim) -> RpcError {
+    loop {
+        tokio::time::sleep(ASK_AGAIN).await;
+        if let Err(error) = shim.client.state().await {
+            return error;
+        }
+    }
 }
 
 /// Returns once the shim's process has ended.
@@ -214,30 +180,28 @@ pub(crate) async fn ended(pidfd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends a shim for good and everything it holds; one that does not answer is killed.
-pub(crate) async fn shut_down(shim: &Shim) {
-    match tokio::time::timeout(ANSWER, shim.client.shutdown()).await {
-        Ok(Ok(()) | Err(RpcError::Closed(_))) => {}
-        Ok(Err(error)) => {
-            tracing::warn!(pid = shim.pid, %error, "shutdown failed; killing the shim");
+/// Tells a shim to end everything it holds and to leave. False: it would not, and was killed; what it held is left.
+pub(crate) async fn shut_down(shim: &Shim) -> bool {
+    match shim.client.shutdown().await {
+        Ok(()) | Err(RpcError::Closed(_)) => true,
+        Err(error) => {
+            tracing::warn!(pid = shim.pid, %error, "the shim does not leave; killing it");
             kill(shim.pid);
-        }
-        Err(_) => {
-            tracing::warn!(pid = shim.pid, "the shim does not answer; killing it");
-            kill(shim.pid);
+            false
         }
     }
 }
 
 /// Waits for the end of a shim that was told to go, and collects it.
 pub(crate) async fn collect_ended(started: Started) {
-    if let Ok(Err(error)) = tokio::time::timeout(ANSWER, ended(&started.end)).await {
+    if let Ok(Err(error)) = tokio::time::timeout(LEAVE, ended(&started.end)).await {
         tracing::warn!(pid = started.shim.pid, %error, "cannot wait for the shim");
     }
     collect(started.shim.pid);
 }
 
-fn kill(pid: u32) {
+/// At once, whatever state it is in.
+pub(crate) fn kill(pid: u32) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         // ESRCH: it went by itself.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);

@@ -1,20 +1,43 @@
 //! One task per container that lives: waits, through the shim, until it has ended, and saves how.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use coracle_shim_api::Code;
 use coracle_shim_api::pod::{ContainerState, ContainerStatus};
 
 use crate::daemon::Daemon;
+use crate::dead_shim;
 use crate::pods::{Container, Progress, Shim};
 use crate::store::{ContainerPhase, ExitRecord};
 
-/// Starts to wait for the container's end. A connection that closes is the shim's end, which is watched elsewhere.
+/// Before a wait that failed is asked for again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Starts to wait for the container's end, for as long as its shim lives; the shim's end is watched elsewhere.
 pub(crate) fn container(daemon: &Arc<Daemon>, container: &Arc<Container>, shim: Shim) {
     let (daemon, container) = (Arc::clone(daemon), Arc::clone(container));
     tokio::spawn(async move {
-        match shim.client.wait_container(&container.id).await {
-            Ok(state) => record_end(&daemon, &container, &state),
-            Err(error) => tracing::debug!(container = container.id, %error, "wait ended without an exit"),
+        loop {
+            match shim.client.wait_container(&container.id).await {
+                Ok(state) => return record_end(&daemon, &container, &state),
+                // Deleted, or never there: it does not run.
+                Err(error) if error.is(Code::NOT_FOUND) => {
+                    return dead_shim::record_exit(
+                        &daemon,
+                        &container,
+                        dead_shim::KILLED,
+                        &error.to_string(),
+                    );
+                }
+                Err(error) => {
+                    tracing::debug!(container = container.id, %error, "wait ended without an exit");
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+            if container.progress() == Progress::Exited || !container.sandbox.has_shim(shim.pid) {
+                return;
+            }
         }
     });
 }

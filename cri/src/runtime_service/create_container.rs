@@ -21,7 +21,7 @@ use crate::pods::{Container, Progress, Sandbox};
 use crate::spec::{self, ImageDefaults, Plan};
 use crate::steps::{Operation, Step};
 use crate::store::{ContainerPhase, ContainerRecord, StoreError};
-use crate::{dead_shim, shim, watch};
+use crate::{dead_shim, watch};
 
 pub(super) const OPERATION: Operation<Work, Failure> = Operation {
     name: "create_container",
@@ -308,7 +308,7 @@ impl Work {
             });
         };
         let request = self.request()?;
-        let created = shim::answer(&self.sandbox.id, shim.client.create_container(&request)).await?;
+        let created = shim.client.create_container(&request).await?;
         self.record.created_at = created.created_at;
         Ok(())
     }
@@ -338,17 +338,17 @@ impl Work {
         Ok(request)
     }
 
+    /// With a shim that is dead or silent by cgroup: nobody will know of this container any more.
     async fn delete(&mut self) -> Result<(), Failure> {
-        match self.sandbox.shim() {
-            Some(shim) => match shim.client.delete_container(&self.record.id).await {
-                Err(error) if !error.is(Code::NOT_FOUND) => Err(error.into()),
-                _ => Ok(()),
-            },
-            None => {
-                dead_shim::end_cgroup(&self.daemon, self.record.cgroup.clone()).await;
-                Ok(())
+        if let Some(shim) = self.sandbox.shim() {
+            match shim.client.delete_container(&self.record.id).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is(Code::NOT_FOUND) => return Ok(()),
+                Err(error) => tracing::warn!(container = self.record.id, %error, "ending it by cgroup"),
             }
         }
+        dead_shim::end_cgroup(&self.daemon, self.record.cgroup.clone()).await;
+        Ok(())
     }
 
     async fn make_ready(&mut self) -> Result<(), Failure> {

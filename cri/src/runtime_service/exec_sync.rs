@@ -2,6 +2,7 @@
 //! this future is dropped then, with it the connection to the shim, and the shim kills the command.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_cri::runtime_v1::{ExecSyncRequest, ExecSyncResponse};
 use coracle_shim_api::Code;
@@ -11,10 +12,13 @@ use oci_spec::runtime::Process;
 use super::start_container::wrong_state;
 use super::{Failure, find_container};
 use crate::daemon::Daemon;
-use crate::pods::{Container, Progress};
+use crate::pods::{Container, Progress, Shim};
+use crate::shim;
 
 /// Of each stream; what comes after it is dropped, as CRI says.
 const LARGEST_OUTPUT: usize = 16 << 20;
+/// Beyond the command's limit, for the shim to kill it and say so.
+const SLACK: Duration = Duration::from_secs(10);
 
 pub(super) async fn exec_sync(
     daemon: Arc<Daemon>,
@@ -39,29 +43,46 @@ pub(super) async fn exec_sync(
         timeout_ms: seconds.saturating_mul(1000),
         ..ExecRequest::default()
     };
-    let mut output = shim.client.exec(&exec).await?;
+    // The shim ends the command in time; a shim that hangs, or a command that the kernel does not let end, must not keep
+    // the caller.
+    tokio::select! {
+        answer = run(&shim, &exec) => answer.and_then(|answer| answer.ok_or_else(|| wrong_state(&container, "running"))),
+        () = over(seconds) => Err(Failure::ExecTimeout { seconds }),
+        error = shim::silence(&shim) => Err(error.into()),
+    }
+}
+
+/// None: the stream ended without an exit, since the container ended under the command.
+async fn run(shim: &Shim, exec: &ExecRequest) -> Result<Option<ExecSyncResponse>, Failure> {
+    let mut output = shim.client.exec(exec).await?;
     let mut response = ExecSyncResponse::default();
     loop {
         let piece = output.next().await.map_err(|error| {
-            let timed_out = error.is(Code::DEADLINE_EXCEEDED);
-            if timed_out {
+            if error.is(Code::DEADLINE_EXCEEDED) {
                 Failure::ExecTimeout {
-                    seconds: request.timeout,
+                    seconds: exec.timeout_ms / 1000,
                 }
             } else {
                 error.into()
             }
         })?;
         let Some(piece) = piece else {
-            // The stream ended without an exit: the container ended under the command.
-            return Err(wrong_state(&container, "running"));
+            return Ok(None);
         };
         append(&mut response.stdout, &piece.stdout);
         append(&mut response.stderr, &piece.stderr);
         if piece.exited {
             response.exit_code = piece.exit_code;
-            return Ok(response);
+            return Ok(Some(response));
         }
+    }
+}
+
+/// Returns when the shim has had its time to end the command; never without a limit.
+async fn over(seconds: u64) {
+    match seconds {
+        0 => std::future::pending().await,
+        limit => tokio::time::sleep(Duration::from_secs(limit).saturating_add(SLACK)).await,
     }
 }
 

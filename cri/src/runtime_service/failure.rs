@@ -76,7 +76,7 @@ pub(crate) enum Failure {
     #[error("container {id} does not end")]
     StillRunning { id: String },
     #[error("the command ran longer than {seconds} s and was killed")]
-    ExecTimeout { seconds: i64 },
+    ExecTimeout { seconds: u64 },
 }
 
 impl From<Failure> for Status {
@@ -123,6 +123,6 @@ fn shim_code(error: &RpcError) -> Code {
             ..
         } => Code::DeadlineExceeded,
         RpcError::Status { .. } => Code::Unknown,
-        RpcError::Closed(_) | RpcError::Connect(_) => Code::Unavailable,
+        RpcError::Closed(_) | RpcError::Silent { .. } | RpcError::Connect(_) => Code::Unavailable,
     }
 }

@@ -138,14 +138,9 @@ fn plan(
 ) -> Result<SandboxRecord, Failure> {
     let linux = config.linux.clone().unwrap_or_default();
     let own_network = spec::network_mode(&config) == NamespaceMode::Pod;
-    let asked = linux.cgroup_parent.trim_end_matches('/');
-    let cgroup_parent = match asked {
-        "" => format!("{}/{id}", daemon.config.cgroup_root),
-        asked => format!("/{}", asked.trim_start_matches('/')),
-    };
     Ok(SandboxRecord {
-        cgroup_owned: asked.is_empty() || !daemon.hierarchies.exists(&cgroup_parent),
-        cgroup_parent,
+        cgroup_parent: cgroup_parent(&linux.cgroup_parent)
+            .unwrap_or_else(|| format!("{}/{id}", daemon.config.cgroup_root)),
         // Names of network namespaces are short: they stand in messages and in `ip netns`.
         netns_path: if own_network {
             format!("/run/netns/coracle-{}", &id[..32])
@@ -168,6 +163,13 @@ fn plan(
     })
 }
 
+/// As asked, in its shortest form; None: nothing is asked.
+fn cgroup_parent(asked: &str) -> Option<String> {
+    let parts = asked.split('/').filter(|part| !matches!(*part, "" | "."));
+    let path: String = parts.map(|part| format!("/{part}")).collect();
+    Some(path).filter(|path| !path.is_empty())
+}
+
 impl Work {
     fn new(daemon: &Arc<Daemon>, record: SandboxRecord) -> Work {
         let directory = daemon.pod_directory(&record.id);
@@ -182,6 +184,9 @@ impl Work {
     }
 
     async fn save_record(&mut self) -> Result<(), Failure> {
+        let record = &mut self.record;
+        let (hierarchies, parents) = (&self.daemon.hierarchies, &self.daemon.cgroup_parents);
+        record.owned_cgroups = parents.claim(hierarchies, &record.cgroup_parent, &record.id);
         let position = self.daemon.store.put(&self.record)?;
         let daemon = Arc::clone(&self.daemon);
         self.on_disk = Some(tokio::spawn(async move { daemon.store.sync(position).await }));
@@ -191,6 +196,7 @@ impl Work {
     /// A network that could not be given back is not forgotten: the sandbox stays, NOTREADY, and stopping or removing it
     /// tries again.
     async fn forget(&mut self) -> Result<(), Failure> {
+        self.daemon.release_cgroups(&self.record);
         if !self.network_is_left {
             return Ok(self.daemon.store.delete::<SandboxRecord>(&self.record.id)?);
         }
@@ -230,9 +236,13 @@ impl Work {
     async fn end_shim(&mut self) -> Result<(), Failure> {
         let started = match self.shim.take() {
             Some(started) => Some(started),
-            None => shim::find_again(&self.record.id, &self.directory)
-                .await?
-                .map(|found| found.started),
+            None => match shim::find_again(&self.daemon, &self.record.id).await {
+                Ok(found) => found.map(|found| found.started),
+                Err(error) => {
+                    tracing::warn!(sandbox = self.record.id, %error, "its shim is given up");
+                    None
+                }
+            },
         };
         if let Some(started) = started {
             shim::shut_down(&started.shim).await;
@@ -248,7 +258,7 @@ impl Work {
             return Err(Failure::OutOfOrder);
         };
         let request = start_request(&self.record);
-        let result = shim::answer(&self.record.id, started.shim.client.start_pod(&request)).await;
+        let result = started.shim.client.start_pod(&request).await;
         if result.is_err() {
             // The log goes with the pod's directory: what the shim had to say is kept here.
             shim::report_log(started, &self.record.id, &self.directory).await;
@@ -292,10 +302,14 @@ impl Work {
         self.record.set_phase(SandboxPhase::Ready);
         self.daemon.store.put(&self.record)?;
         let sandbox = Arc::new(Sandbox::new(self.record.clone()));
-        if let Some(started) = self.shim.take() {
-            shim::adopt(&self.daemon, &sandbox, started);
-        }
-        self.daemon.pods.add_sandbox(sandbox);
+        let Some(Started { shim, end }) = self.shim.take() else {
+            return Err(Failure::OutOfOrder);
+        };
+        let pid = shim.pid;
+        sandbox.set_shim(shim);
+        // Before its shim is watched: the end of one that is dead by now is an end of this sandbox.
+        self.daemon.pods.add_sandbox(Arc::clone(&sandbox));
+        shim::watch(&self.daemon, &sandbox, pid, end);
         Ok(())
     }
 }
@@ -327,7 +341,8 @@ fn start_request(record: &SandboxRecord) -> StartPodRequest {
         netns_path: record.netns_path.clone(),
         sysctls: linux.sysctls,
         pod_cgroup: record.cgroup_parent.clone(),
-        remove_pod_cgroup: record.cgroup_owned,
+        // One that other pods may use is removed when the last of them has left it.
+        remove_pod_cgroup: record.has_private_cgroup(),
         ..StartPodRequest::default()
     }
 }

@@ -81,8 +81,8 @@ impl Work {
                 id: sandbox.id.clone(),
             });
         };
-        let call = shim.client.start_container(&self.container.id);
-        self.started_at = crate::shim::answer(&sandbox.id, call).await?.started_at;
+        let started = shim.client.start_container(&self.container.id).await?;
+        self.started_at = started.started_at;
         Ok(())
     }
 

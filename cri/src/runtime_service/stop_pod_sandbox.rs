@@ -91,6 +91,16 @@ impl Work {
             Ok(()) => {}
             // It died under our hands; whoever watches it waits for the lock that we hold.
             Err(RpcError::Closed(_)) => dead_shim::end_containers(&self.daemon, &self.sandbox).await,
+            // It hangs, and does not only wait for a process that the kernel holds: the pod ends without it.
+            Err(RpcError::Silent { .. }) if shim.client.state().await.is_err() => {
+                tracing::warn!(
+                    sandbox = self.sandbox.id,
+                    pid = shim.pid,
+                    "the shim is silent; killing it"
+                );
+                shim::kill(shim.pid);
+                dead_shim::end_containers(&self.daemon, &self.sandbox).await;
+            }
             Err(error) => return Err(error.into()),
         }
         for container in self.daemon.pods.containers_of(&self.sandbox.id) {
@@ -118,11 +128,16 @@ impl Work {
 
     async fn end_shim(&mut self) -> Result<(), Failure> {
         let record = self.sandbox.record();
-        match self.sandbox.take_shim() {
+        let left = match self.sandbox.take_shim() {
             Some(shim) => shim::shut_down(&shim).await,
-            None => dead_shim::clean_up(&self.daemon, &record).await,
+            None => false,
+        };
+        if !left {
+            dead_shim::end_containers(&self.daemon, &self.sandbox).await;
+            dead_shim::clean_up(&self.daemon, &record).await;
         }
         dead_shim::unbind(&record.netns_path);
+        self.daemon.release_cgroups(&record);
         if let Some(links) = self.links.take() {
             tokio::spawn(links.gone());
         }

@@ -35,9 +35,9 @@ pub(crate) struct SandboxRecord {
     /// Parent of the containers' cgroups.
     #[prost(string, tag = "7")]
     pub(crate) cgroup_parent: String,
-    /// Whether the daemon made that cgroup, and so removes it.
-    #[prost(bool, tag = "8")]
-    pub(crate) cgroup_owned: bool,
+    /// Of that cgroup and those above it, what the daemon made, and so removes; outermost first.
+    #[prost(string, repeated, tag = "8")]
+    pub(crate) owned_cgroups: Vec<String>,
     /// Where the network namespace is bound; empty: the host's network.
     #[prost(string, tag = "9")]
     pub(crate) netns_path: String,
@@ -52,6 +52,13 @@ pub(crate) struct SandboxRecord {
     /// Set before ADD is called, cleared after DEL: in between, addresses and rules exist.
     #[prost(bool, tag = "13")]
     pub(crate) attached: bool,
+}
+
+impl SandboxRecord {
+    /// Whether the parent of its containers' cgroups is nobody else's: the request named none.
+    pub(crate) fn has_private_cgroup(&self) -> bool {
+        self.cgroup_parent.ends_with(&self.id)
+    }
 }
 
 /// How far a container got.

@@ -1,13 +1,17 @@
 //! The daemon's side of the protocol.
+//!
+//! Every call but [`Client::wait_container`] is bounded: a shim that is stopped or hangs must not keep its caller, and its
+//! pod's lock, for ever. A connection that breaks while the shim lives is made anew for the next call.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 use ttrpc::r#async::ClientStreamReceiver;
 use ttrpc::asynchronous::transport::Socket;
-use ttrpc::context;
+use ttrpc::context::{self, Context};
 
 use crate::pod::{
     ContainerState, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
@@ -18,11 +22,27 @@ use crate::pod::{
 use crate::pod_ttrpc::PodClient;
 use crate::socket::{ShortPath, SocketError};
 
+/// For a call that makes or starts something: hooks run within it, and their own limits are in seconds.
+const MAKE: Duration = Duration::from_secs(150);
+/// For a call that a live shim answers at once, or after it has killed what it was told to: far above what a loaded
+/// machine needs.
+const CHANGE: Duration = Duration::from_secs(30);
+/// For a call that only looks, and for the shim's leave-taking, which comes after StopPod has ended everything.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// One connection to a shim. Clones share it; calls may overlap.
 #[derive(Clone)]
 pub struct Client {
-    pod: PodClient,
+    connection: Arc<Mutex<Connection>>,
     path: Arc<Path>,
+}
+
+/// The connection that is in use now.
+#[derive(Clone)]
+struct Connection {
+    pod: PodClient,
+    /// How many there were before it.
+    number: u64,
 }
 
 /// Why no connection was made.
@@ -55,6 +75,14 @@ pub enum RpcError {
     /// The connection ended before the answer: the shim is gone, or was told to go.
     #[error("the shim closed the connection ({0})")]
     Closed(String),
+    /// The shim is there and did not answer in time: it is stopped, or hangs.
+    #[error("the shim did not answer {call} within {} s", .limit.as_secs())]
+    Silent {
+        /// The call, as `proto/pod.proto` names it.
+        call: &'static str,
+        /// How long it had.
+        limit: Duration,
+    },
     /// A connection for the call could not be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -81,32 +109,34 @@ impl From<ttrpc::Error> for RpcError {
 
 impl Client {
     /// Connects to the shim that listens at `path`, which may be of any length. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When nobody accepts there.
     pub async fn connect(path: &Path) -> Result<Self, ConnectError> {
-        let short = ShortPath::open(path)?;
-        let stream = UnixStream::connect(short.path())
-            .await
-            .map_err(|source| ConnectError::Connect {
-                path: path.into(),
-                source,
-            })?;
-        let pod = PodClient::new(ttrpc::r#async::Client::new(Socket::from(stream)));
+        let connection = Connection {
+            pod: connect(path).await?,
+            number: 0,
+        };
         Ok(Self {
-            pod,
+            connection: Arc::new(Mutex::new(connection)),
             path: path.into(),
         })
     }
 
     /// Makes the pod's namespaces.
     pub async fn start_pod(&self, request: &StartPodRequest) -> Result<StartPodResponse, RpcError> {
-        Ok(self.pod.start_pod(context::Context::default(), request).await?)
+        self.bounded("StartPod", MAKE, async |pod, context| {
+            pod.start_pod(context, request).await
+        })
+        .await
     }
 
     /// Everything the shim knows.
     pub async fn state(&self) -> Result<StateResponse, RpcError> {
-        Ok(self
-            .pod
-            .state(context::Context::default(), &StateRequest::new())
-            .await?)
+        self.bounded("State", LOOK, async |pod, context| {
+            pod.state(context, &StateRequest::new()).await
+        })
+        .await
     }
 
     /// Makes a container and stops before its program is executed.
@@ -114,10 +144,10 @@ impl Client {
         &self,
         request: &CreateContainerRequest,
     ) -> Result<CreateContainerResponse, RpcError> {
-        Ok(self
-            .pod
-            .create_container(context::Context::default(), request)
-            .await?)
+        self.bounded("CreateContainer", MAKE, async |pod, context| {
+            pod.create_container(context, request).await
+        })
+        .await
     }
 
     /// Lets a created container execute its program.
@@ -126,10 +156,10 @@ impl Client {
             id: id.into(),
             ..Default::default()
         };
-        Ok(self
-            .pod
-            .start_container(context::Context::default(), &request)
-            .await?)
+        self.bounded("StartContainer", MAKE, async |pod, context| {
+            pod.start_container(context, &request).await
+        })
+        .await
     }
 
     /// Sends a signal to the container's first process, or with `all` to every process of its cgroup.
@@ -141,8 +171,9 @@ impl Client {
             ..Default::default()
         };
         let Empty { .. } = self
-            .pod
-            .kill_container(context::with_timeout(ANSWER_NS), &request)
+            .bounded("KillContainer", CHANGE, async |pod, context| {
+                pod.kill_container(context, &request).await
+            })
             .await?;
         Ok(())
     }
@@ -153,10 +184,8 @@ impl Client {
             id: id.into(),
             ..Default::default()
         };
-        Ok(self
-            .pod
-            .wait_container(context::Context::default(), &request)
-            .await?)
+        self.call(async |pod, context| pod.wait_container(context, &request).await)
+            .await
     }
 
     /// Ends the container if need be and forgets it.
@@ -166,8 +195,9 @@ impl Client {
             ..Default::default()
         };
         let Empty { .. } = self
-            .pod
-            .delete_container(context::with_timeout(ANSWER_NS), &request)
+            .bounded("DeleteContainer", CHANGE, async |pod, context| {
+                pod.delete_container(context, &request).await
+            })
             .await?;
         Ok(())
     }
@@ -179,24 +209,26 @@ impl Client {
             ..Default::default()
         };
         let Empty { .. } = self
-            .pod
-            .reopen_log(context::with_timeout(ANSWER_NS), &request)
+            .bounded("ReopenLog", CHANGE, async |pod, context| {
+                pod.reopen_log(context, &request).await
+            })
             .await?;
         Ok(())
     }
 
     /// Runs a command in a container, over a connection of its own: dropping the [`Exec`] (or dying) kills the command.
     pub async fn exec(&self, request: &ExecRequest) -> Result<Exec, RpcError> {
-        let own = Self::connect(&self.path).await?;
-        let output = own.pod.exec(context::Context::default(), request).await?;
+        let pod = connect(&self.path).await?;
+        let output = within("Exec", CHANGE, pod.exec(Context::default(), request)).await?;
         Ok(Exec { output })
     }
 
     /// Ends every process of the pod.
     pub async fn stop_pod(&self) -> Result<(), RpcError> {
         let Empty { .. } = self
-            .pod
-            .stop_pod(context::with_timeout(ANSWER_NS), &StopPodRequest::new())
+            .bounded("StopPod", CHANGE, async |pod, context| {
+                pod.stop_pod(context, &StopPodRequest::new()).await
+            })
             .await?;
         Ok(())
     }
@@ -204,16 +236,84 @@ impl Client {
     /// Ends the pod and its shim.
     pub async fn shutdown(&self) -> Result<(), RpcError> {
         let Empty { .. } = self
-            .pod
-            .shutdown(context::Context::default(), &ShutdownRequest::new())
+            .bounded("Shutdown", LOOK, async |pod, context| {
+                pod.shutdown(context, &ShutdownRequest::new()).await
+            })
             .await?;
         Ok(())
     }
+
+    async fn bounded<T>(
+        &self,
+        call: &'static str,
+        limit: Duration,
+        ask: impl AsyncFnOnce(PodClient, Context) -> ttrpc::Result<T>,
+    ) -> Result<T, RpcError> {
+        match tokio::time::timeout(limit, self.call(ask)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(RpcError::Silent { call, limit }),
+        }
+    }
+
+    /// A call is not repeated here: whether it may be is the caller's to know.
+    async fn call<T>(
+        &self,
+        ask: impl AsyncFnOnce(PodClient, Context) -> ttrpc::Result<T>,
+    ) -> Result<T, RpcError> {
+        let used = self.connection().clone();
+        let answer = ask(used.pod, context::Context::default()).await;
+        let answer = answer.map_err(RpcError::from);
+        if let Err(RpcError::Closed(_)) = answer {
+            self.connect_anew(used.number).await;
+        }
+        answer
+    }
+
+    /// Takes the place of a connection that broke. Where nobody listens any more the broken one stays, and every call over
+    /// it fails at once.
+    async fn connect_anew(&self, broken: u64) {
+        if self.connection().number != broken {
+            return;
+        }
+        let Ok(pod) = connect(&self.path).await else {
+            return;
+        };
+        let mut connection = self.connection();
+        if connection.number == broken {
+            *connection = Connection {
+                pod,
+                number: broken + 1,
+            };
+        }
+    }
+
+    fn connection(&self) -> std::sync::MutexGuard<'_, Connection> {
+        // It is replaced as a whole: a panic elsewhere cannot leave half of one.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// Nanoseconds for a call that a live shim answers at once, or after it has killed what it was told to: far above what a
-/// loaded machine needs. A shim that is stopped or hangs must not keep its caller, and its pod's lock, for ever.
-const ANSWER_NS: i64 = 30_000_000_000;
+async fn connect(path: &Path) -> Result<PodClient, ConnectError> {
+    let short = ShortPath::open(path)?;
+    let stream = UnixStream::connect(short.path())
+        .await
+        .map_err(|source| ConnectError::Connect {
+            path: path.into(),
+            source,
+        })?;
+    Ok(PodClient::new(ttrpc::r#async::Client::new(Socket::from(stream))))
+}
+
+async fn within<T>(
+    call: &'static str,
+    limit: Duration,
+    answer: impl Future<Output = ttrpc::Result<T>>,
+) -> Result<T, RpcError> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(RpcError::Silent { call, limit }),
+    }
+}
 
 /// A command running in a container.
 pub struct Exec {
