@@ -88,6 +88,12 @@ impl Layer {
         self.with(path, 0o777, Kind::Symlink(target.to_owned()))
     }
 
+    /// Adds a hard link to a path of the same layer.
+    #[must_use]
+    pub fn hard_link(self, path: &str, target: &str) -> Layer {
+        self.with(path, 0o755, Kind::Hardlink(target.to_owned()))
+    }
+
     fn with(mut self, path: &str, mode: u32, kind: Kind) -> Layer {
         let path = path.trim_start_matches('/').to_owned();
         self.entries.push(Entry {

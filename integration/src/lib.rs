@@ -24,6 +24,7 @@ pub mod cgroups;
 pub mod containerd;
 pub mod cri;
 pub mod crictl;
+pub mod critest;
 pub mod daemon;
 pub mod image;
 pub mod kubelet;

@@ -58,14 +58,41 @@ impl<'node> Registry<'node> {
     /// When skopeo fails.
     #[must_use]
     pub fn push(&self, archive: &Path, name: &str) -> String {
-        let reference = format!("{}/{name}", self.host());
+        let _ = self.push_for_digest(archive, name);
+        format!("{}/{name}", self.host())
+    }
+
+    /// As [`Registry::push`]; the digest of the manifest that the registry holds.
+    ///
+    /// # Panics
+    /// When skopeo fails.
+    #[must_use]
+    pub fn push_for_digest(&self, archive: &Path, name: &str) -> String {
+        let digest = self.node.folder("registry").join("digest");
         let mut skopeo = self.node.command("skopeo");
         skopeo
             .args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
+            .arg("--digestfile")
+            .arg(&digest)
             .arg(format!("oci-archive:{}", archive.display()))
-            .arg(format!("docker://{reference}"));
+            .arg(format!("docker://{}/{name}", self.host()));
         let _ = programs::stdout_of(&mut skopeo);
-        reference
+        let digest = fs::read_to_string(digest).expect("read the digest that skopeo wrote");
+        digest.trim_end().to_owned()
+    }
+
+    /// Makes a daemon ask this registry for every name, whatever registry the name says.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn mirror_for_all(&self, configuration: &Path) {
+        let folder = configuration.join("_default");
+        let hosts = format!(
+            "[host.\"http://{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+            self.host()
+        );
+        fs::create_dir_all(&folder).expect("make the folder of the mirror");
+        fs::write(folder.join("hosts.toml"), hosts).expect("write the mirror's hosts.toml");
     }
 }
 

@@ -26,7 +26,7 @@ const USAGE: &str = "usage: payload VERB
   fill-memory MIB              touch so much memory, then wait
   fill-file PATH MIB           write so much, then wait
   write PATH TEXT   append PATH TEXT   cat PATH...   ls PATH   wait-for PATH
-  id   env   hostname   mounts   open PATH...
+  id   effective-uid   env   hostname   mounts   open PATH...
   sleep SECONDS   trap SECONDS (ignores SIGTERM)   exit CODE   true
 Several verbs, separated by --, run one after the other until one fails.
 ";
@@ -92,6 +92,7 @@ fn run(verb: &[&str]) -> io::Result<u8> {
         ["wait-for", path] => files::wait_for(path),
         ["open", paths @ ..] => files::open(paths),
         ["id"] => identity::id(),
+        ["effective-uid"] => identity::effective_uid(),
         ["env"] => identity::env(),
         ["hostname"] => files::cat(&["/proc/sys/kernel/hostname"]),
         ["mounts"] => files::cat(&["/proc/self/mountinfo"]),
