@@ -47,7 +47,14 @@ mod tests {
     #[test]
     fn a_descriptor_that_cannot_have_been_inherited_is_refused() {
         assert!(descriptor(2).is_err());
-        assert!(descriptor(63).is_err());
-        assert!(descriptor(63).is_err());
+        // A shell may have left some of its own open, often 63.
+        let open = |number: &u8| {
+            std::path::Path::new("/proc/self/fd")
+                .join(number.to_string())
+                .exists()
+        };
+        let closed = (3..64).rev().find(|number| !open(number)).unwrap();
+        assert!(descriptor(closed).is_err());
+        assert!(descriptor(closed).is_err());
     }
 }

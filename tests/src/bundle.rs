@@ -3,13 +3,13 @@
 //! Every bundle is its own world: directory, state directory, cgroup below `/coracle-oci-test`. When it goes out of
 //! scope its container is deleted, and the test fails if anything of it is left.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // Only tests use this: what goes wrong here is a failed test.
-
 use serde_json::{Value, json};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::program::{Said, coracle};
+use crate::{busybox, cgroup};
 
 /// A bundle and the container made of it.
 #[derive(Debug)]
@@ -17,49 +17,60 @@ pub struct Bundle {
     dir: tempfile::TempDir,
     /// The container's name.
     pub id: String,
+    /// The path of the container's cgroup in every hierarchy.
+    pub cgroup: String,
     /// The specification; written when a command is run.
     pub spec: Value,
 }
 
-/// The directory of the programs under test: `CORACLE_BIN`, else `bin` of the workspace.
-#[must_use]
-pub fn programs() -> PathBuf {
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin");
-    std::env::var_os("CORACLE_BIN").map_or_else(built, PathBuf::from)
-}
-
 impl Bundle {
-    /// A bundle whose container runs `script` in a shell.
+    /// A bundle whose container runs `script` in a shell: with what an engine gives a container, but a root that can be
+    /// written and nothing masked.
     #[must_use]
     pub fn new(script: &str) -> Self {
+        Self::with(|_, cgroup| spec(script, cgroup))
+    }
+
+    /// A bundle whose container runs `script` in a shell, otherwise as `coracle spec` has it.
+    #[must_use]
+    pub fn of_spec_command(script: &str) -> Self {
+        Self::with(|dir, cgroup| {
+            let _ = Said::by(coracle().args(["spec", "--bundle"]).arg(dir)).ok();
+            let text = std::fs::read(dir.join("config.json")).unwrap();
+            let mut spec: Value = serde_json::from_slice(&text).unwrap();
+            spec["process"]["terminal"] = json!(false);
+            spec["process"]["args"] = json!(["sh", "-c", script]);
+            spec["linux"]["cgroupsPath"] = json!(cgroup);
+            spec
+        })
+    }
+
+    fn with(spec: impl FnOnce(&Path, &str) -> Value) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("t{}-{number}", std::process::id());
         let dir = tempfile::Builder::new().prefix("coracle-oci-").tempdir().unwrap();
-        // A user namespace's root must be able to reach its root file system's parents only through its maker.
-        std::fs::create_dir_all(dir.path().join("rootfs/bin")).unwrap();
-        for name in ["etc", "proc", "sys", "dev", "tmp"] {
-            std::fs::create_dir(dir.path().join("rootfs").join(name)).unwrap();
-        }
-        let bundle = Self {
-            spec: spec(script, &id),
+        busybox::make_root(&dir.path().join("rootfs"));
+        let cgroup = format!("/coracle-oci-test/{id}");
+        let spec = spec(dir.path(), &cgroup);
+        Self {
             dir,
             id,
-        };
-        bundle.install_busybox();
-        bundle
+            cgroup,
+            spec,
+        }
     }
 
-    /// A path in the bundle's directory.
+    /// A path in the bundle's directory; that itself for "".
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        below(self.dir.path(), name)
     }
 
-    /// A path in the root file system.
+    /// A path in the root file system; that itself for "".
     #[must_use]
     pub fn root(&self, name: &str) -> PathBuf {
-        self.path("rootfs").join(name)
+        below(&self.path("rootfs"), name)
     }
 
     /// Appends a mount to the specification.
@@ -113,7 +124,7 @@ impl Bundle {
             serde_json::to_vec_pretty(&self.spec).unwrap(),
         )
         .unwrap();
-        let mut command = Command::new(programs().join("coracle"));
+        let mut command = coracle();
         command.current_dir(self.dir.path()).stdin(Stdio::null());
         command
             .arg("--root")
@@ -122,25 +133,24 @@ impl Bundle {
         command
     }
 
+    /// Runs a command of `coracle` to its end.
+    pub fn say<S: AsRef<str>>(&self, args: &[S]) -> Said {
+        Said::by(&mut self.coracle(args))
+    }
+
     /// Runs a command of `coracle` on this container: `id` is appended.
-    pub fn call(&self, args: &[&str]) -> Output {
-        let mut args = args.to_vec();
-        args.push(&self.id);
-        self.coracle(&args).output().unwrap()
+    pub fn call(&self, args: &[&str]) -> Said {
+        self.say(&[args, &[self.id.as_str()]].concat())
     }
 
     /// Like [`call`](Self::call), and it must succeed; gives its output.
     pub fn ok(&self, args: &[&str]) -> String {
-        let output = self.call(args);
-        assert!(output.status.success(), "{args:?}: {}", said(&output));
-        String::from_utf8(output.stdout).unwrap()
+        self.call(args).ok()
     }
 
     /// Like [`call`](Self::call), and it must fail with code 1; gives what it said.
     pub fn fails(&self, args: &[&str]) -> String {
-        let output = self.call(args);
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", said(&output));
-        String::from_utf8(output.stderr).unwrap()
+        self.call(args).refused(1)
     }
 
     /// Runs the container to its end; it must succeed.
@@ -151,23 +161,38 @@ impl Bundle {
     /// Creates the container with its output in `out` and gives the id of its first process.
     pub fn create(&self) -> u32 {
         let pid_file = self.path("pid");
-        let out = std::fs::File::create(self.path("out")).unwrap();
-        let args = ["create", "--pid-file", pid_file.to_str().unwrap(), &self.id];
-        // Errors of the command and of the container's payload both end up in the file.
-        let status = self
-            .coracle(&args)
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .status()
-            .unwrap();
-        assert!(status.success(), "{}", self.output());
+        self.write_out(&["create", "--pid-file", pid_file.to_str().unwrap(), &self.id]);
         std::fs::read_to_string(pid_file).unwrap().parse().unwrap()
     }
 
-    /// What a container of [`create`](Self::create) has printed.
+    /// Runs the container detached, with its output in `out`.
+    pub fn start(&self) {
+        self.write_out(&["run", "--detach", &self.id]);
+    }
+
+    /// A container keeps the streams that it is given: a pipe would not end with the command.
+    fn write_out(&self, args: &[&str]) {
+        let out = std::fs::File::create(self.path("out")).unwrap();
+        // Errors of the command and of the container's payload both end up in the file.
+        let mut command = self.coracle(args);
+        let status = command.stdout(out.try_clone().unwrap()).stderr(out).status();
+        assert!(status.unwrap().success(), "{}", self.output());
+    }
+
+    /// What a container of [`create`](Self::create) or [`start`](Self::start) has printed.
     #[must_use]
     pub fn output(&self) -> String {
         std::fs::read_to_string(self.path("out")).unwrap()
+    }
+
+    /// `exec` of a shell script.
+    pub fn exec(&self, script: &str) -> Said {
+        self.exec_with(&[], &["sh", "-c", script])
+    }
+
+    /// `exec` with flags.
+    pub fn exec_with(&self, flags: &[&str], command: &[&str]) -> Said {
+        self.say(&[&["exec"], flags, &[self.id.as_str()], command].concat())
     }
 
     /// The state as `coracle state` prints it.
@@ -179,11 +204,24 @@ impl Bundle {
     /// The directories of the container's cgroup.
     #[must_use]
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap();
-        let own = |entry: std::io::Result<std::fs::DirEntry>| {
-            entry.unwrap().path().join("coracle-oci-test").join(&self.id)
-        };
-        hierarchies.map(own).filter(|path| path.exists()).collect()
+        cgroup::directories(&self.cgroup)
+    }
+
+    /// The directory of its cgroup in the hierarchy of a v1 controller.
+    #[must_use]
+    pub fn cgroup_dir(&self, controller: &str) -> PathBuf {
+        let hierarchy = cgroup::hierarchy(controller).expect("the controller is mounted");
+        hierarchy.join(self.cgroup.trim_start_matches('/'))
+    }
+
+    /// The text of a control file of a v1 controller.
+    #[must_use]
+    pub fn control(&self, controller: &str, file: &str) -> String {
+        let path = self.cgroup_dir(controller).join(file);
+        let text = std::fs::read_to_string(&path);
+        text.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            .trim()
+            .to_owned()
     }
 
     /// Fails when something of the container is left.
@@ -194,100 +232,30 @@ impl Bundle {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.dir.path().to_str().unwrap()), "{mounts}");
     }
-
-    fn install_busybox(&self) {
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"]
-            .into_iter()
-            .find(|path| Path::new(path).exists());
-        std::fs::copy(
-            busybox.expect("busybox-static is installed"),
-            self.root("bin/busybox"),
-        )
-        .unwrap();
-        for name in APPLETS {
-            symlink("busybox", self.root("bin").join(name)).unwrap();
-        }
-    }
 }
 
 impl Drop for Bundle {
     fn drop(&mut self) {
         let deleted = self.call(&["delete", "--force"]);
         if !std::thread::panicking() {
-            assert!(deleted.status.success(), "{}", said(&deleted));
+            let _ = deleted.ok();
             self.assert_nothing_left();
         }
-        for hierarchy in std::fs::read_dir("/sys/fs/cgroup")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for parent in cgroup::directories("/coracle-oci-test") {
             // Of all bundles; the last one succeeds.
-            let _ = std::fs::remove_dir(hierarchy.path().join("coracle-oci-test"));
+            let _ = std::fs::remove_dir(parent);
         }
     }
 }
 
-/// Everything a command printed.
-#[must_use]
-pub fn said(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-/// A child that is killed and collected when this is dropped.
-#[derive(Debug)]
-pub struct Helper(pub Child);
-
-impl Helper {
-    /// A process in new namespaces (options of unshare(1)) that stays until this is dropped.
-    #[must_use]
-    pub fn unshared(options: &[&str]) -> Self {
-        let mut command = Command::new("unshare");
-        // Should it fork, the child is not to outlive it.
-        command
-            .arg("--kill-child")
-            .args(options)
-            .args(["sh", "-c", "echo ready; exec sleep 1000"])
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Self(child)
-    }
-
-    /// The file of one of its namespaces.
-    #[must_use]
-    pub fn namespace(&self, kind: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/ns/{kind}", self.0.id()))
+fn below(dir: &Path, name: &str) -> PathBuf {
+    match name {
+        "" => dir.to_owned(),
+        name => dir.join(name),
     }
 }
 
-impl Drop for Helper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Waits until `done`, at most five seconds.
-///
-/// # Panics
-/// When that is over.
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = std::time::Instant::now();
-    while !done() {
-        assert!(start.elapsed().as_secs() < 5, "timed out: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-}
-
-fn spec(script: &str, id: &str) -> Value {
+fn spec(script: &str, cgroup: &str) -> Value {
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -307,20 +275,13 @@ fn spec(script: &str, id: &str) -> Value {
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}
         ],
         "linux": {
-            "cgroupsPath": format!("/coracle-oci-test/{id}"),
+            "cgroupsPath": cgroup,
             "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
             "maskedPaths": [],
             "readonlyPaths": []
         }
     })
 }
-
-/// What scripts of tests use. The shell runs them without looking at PATH; a specification's args want names.
-const APPLETS: &[&str] = &[
-    "sh", "cat", "ls", "sleep", "true", "id", "stat", "echo", "touch", "mkdir", "hostname", "readlink",
-    "grep", "mount", "stty", "tty", "head", "ps", "kill", "test", "umount", "ip", "ifconfig", "dd", "env",
-    "wc", "rm", "ln",
-];
 
 /// Docker's defaults.
 const CAPABILITIES: &[&str] = &[

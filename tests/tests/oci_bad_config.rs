@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // Also outside of the test functions themselves.
 
-use coracle_tests::bundle::{Bundle, said};
+use coracle_tests::bundle::Bundle;
+use coracle_tests::program::Said;
 use serde_json::{Value, json};
 
 /// A change of the specification at a JSON pointer, and what the error must name.
@@ -142,16 +143,11 @@ fn the_field_is_named() {
             if *pointer == "/process/terminal" && command == "run" {
                 continue;
             }
-            assert_eq!(
-                output.status.code(),
-                Some(1),
-                "{pointer} {value}: {}",
-                said(&output)
-            );
+            assert_eq!(output.code, 1, "{pointer} {value}: {}", output.all());
             assert!(
-                said(&output).contains(named),
+                output.all().contains(named),
                 "{pointer} {value}: {}",
-                said(&output)
+                output.all()
             );
             bundle.assert_nothing_left();
         }
@@ -170,23 +166,20 @@ fn a_file_that_is_no_specification_is_named() {
     ] {
         let mut command = bundle.coracle(&["run", &bundle.id]);
         std::fs::write(bundle.path("config.json"), text).unwrap();
-        let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{text:?}");
+        let output = Said::by(&mut command);
+        assert_eq!(output.code, 1, "{text:?}");
         assert!(
-            said(&output).contains("config.json") && said(&output).contains(words),
+            output.all().contains("config.json") && output.all().contains(words),
             "{text:?}: {}",
-            said(&output)
+            output.all()
         );
         bundle.assert_nothing_left();
     }
     let mut command = bundle.coracle(&["run", &bundle.id]);
     std::fs::remove_file(bundle.path("config.json")).unwrap();
-    assert!(said(&command.output().unwrap()).contains("config.json"));
-    let output = bundle
-        .coracle(&["run", "--bundle", "/nowhere", &bundle.id])
-        .output()
-        .unwrap();
-    assert!(said(&output).contains("/nowhere"), "{}", said(&output));
+    assert!(Said::by(&mut command).err.contains("config.json"));
+    let output = bundle.say(&["run", "--bundle", "/nowhere", &bundle.id]);
+    assert!(output.all().contains("/nowhere"), "{}", output.all());
 }
 
 #[test]
@@ -197,8 +190,8 @@ fn an_unknown_capability_is_left_out_with_a_warning() {
         .unwrap()
         .push(json!("CAP_TIME_TRAVEL"));
     let output = bundle.call(&["run"]);
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("CAP_TIME_TRAVEL"), "{}", said(&output));
+    assert_eq!(output.code, 0, "{output:?}");
+    assert!(output.all().contains("CAP_TIME_TRAVEL"), "{}", output.all());
 }
 
 #[test]
@@ -211,9 +204,9 @@ fn unknown_flags_and_commands_are_refused() {
         &["state", "a", "b"],
         &["--log-format", "xml", "state", "a"],
     ] {
-        let output = bundle.coracle(args).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{args:?}");
-        assert!(!output.stderr.is_empty());
+        let output = bundle.say(args);
+        assert_eq!(output.code, 1, "{args:?}");
+        assert!(!output.err.is_empty());
     }
 }
 

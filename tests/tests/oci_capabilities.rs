@@ -1,16 +1,15 @@
 //! Identity of a container's process: user, groups, capabilities, limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod oci;
-
-use oci::Bundle;
+use coracle_tests::bundle::Bundle;
+use coracle_tests::program::coracle;
 use serde_json::{Value, json};
 
 const STATUS: &str = "cat /proc/self/status; umask; id";
 
-fn bundle(name: &str, process: Value) -> Bundle {
-    let mut bundle = Bundle::new(name, STATUS);
-    let fields = bundle.config["process"].as_object_mut().unwrap();
+fn bundle(process: Value) -> Bundle {
+    let mut bundle = Bundle::of_spec_command(STATUS);
+    let fields = bundle.spec["process"].as_object_mut().unwrap();
     fields.extend(process.as_object().unwrap().clone());
     bundle
 }
@@ -19,7 +18,7 @@ fn bundle(name: &str, process: Value) -> Bundle {
 fn sets_are_exactly_those_of_the_configuration() {
     let names = json!(["CAP_KILL", "CAP_CHOWN"]);
     let sets = json!({"bounding": names, "effective": names, "permitted": names, "inheritable": names, "ambient": names});
-    let said = bundle("cap-sets", json!({"capabilities": sets})).run();
+    let said = bundle(json!({"capabilities": sets})).call(&["run"]);
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(said.field(set), "0000000000000021", "{set}");
     }
@@ -27,12 +26,12 @@ fn sets_are_exactly_those_of_the_configuration() {
 
 #[test]
 fn without_capabilities_there_are_none() {
-    let mut bundle = bundle("cap-none", json!({}));
-    bundle.config["process"]
+    let mut bundle = bundle(json!({}));
+    bundle.spec["process"]
         .as_object_mut()
         .unwrap()
         .remove("capabilities");
-    let said = bundle.run();
+    let said = bundle.call(&["run"]);
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(said.field(set), "0000000000000000", "{set}");
     }
@@ -43,7 +42,7 @@ fn an_ambient_set_survives_the_change_of_user() {
     let names = json!(["CAP_NET_BIND_SERVICE"]);
     let sets = json!({"bounding": names, "effective": names, "permitted": names, "inheritable": names, "ambient": names});
     let user = json!({"uid": 1000, "gid": 1001, "additionalGids": [7, 8], "umask": 63});
-    let said = bundle("cap-ambient", json!({"capabilities": sets, "user": user})).run();
+    let said = bundle(json!({"capabilities": sets, "user": user})).call(&["run"]);
     assert_eq!(said.field("CapEff"), "0000000000000400");
     assert_eq!(
         said.field("Uid").split_whitespace().collect::<Vec<_>>(),
@@ -59,7 +58,7 @@ fn an_ambient_set_survives_the_change_of_user() {
 
 #[test]
 fn groups_of_the_caller_are_not_kept() {
-    let said = bundle("cap-groups", json!({"user": {"uid": 5, "gid": 6}})).run();
+    let said = bundle(json!({"user": {"uid": 5, "gid": 6}})).call(&["run"]);
     assert_eq!(said.field("Groups"), "");
     assert!(said.out.contains("0022"), "the usual umask: {said:?}");
 }
@@ -67,7 +66,7 @@ fn groups_of_the_caller_are_not_kept() {
 #[test]
 fn capabilities_nobody_knows_are_left_out_with_a_warning() {
     let sets = json!({"bounding": ["CAP_KILL", "CAP_TIME_TRAVEL"]});
-    let said = bundle("cap-unknown", json!({"capabilities": sets})).run();
+    let said = bundle(json!({"capabilities": sets})).call(&["run"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.err.contains("CAP_TIME_TRAVEL"), "{said:?}");
     assert_eq!(said.field("CapBnd"), "0000000000000020");
@@ -76,7 +75,7 @@ fn capabilities_nobody_knows_are_left_out_with_a_warning() {
 #[test]
 fn sets_are_cut_to_what_the_runtime_holds() {
     let mut all: Vec<String> = Vec::new();
-    let features = oci::coracle().arg("features").output().unwrap();
+    let features = coracle().arg("features").output().unwrap();
     let features: Value = serde_json::from_slice(&features.stdout).unwrap();
     all.extend(
         features["linux"]["capabilities"]
@@ -86,7 +85,7 @@ fn sets_are_cut_to_what_the_runtime_holds() {
             .map(|name| name.as_str().unwrap().into()),
     );
     let sets = json!({"bounding": all, "effective": all, "permitted": all});
-    let said = bundle("cap-all", json!({"capabilities": sets})).run();
+    let said = bundle(json!({"capabilities": sets})).call(&["run"]);
     assert_eq!(said.code, 0, "{said:?}");
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     let own = own
@@ -101,7 +100,7 @@ fn sets_are_cut_to_what_the_runtime_holds() {
 #[test]
 fn no_new_privs_is_as_configured() {
     for (value, shown) in [(true, "1"), (false, "0")] {
-        let said = bundle(&format!("nnp-{shown}"), json!({"noNewPrivileges": value})).run();
+        let said = bundle(json!({"noNewPrivileges": value})).call(&["run"]);
         assert_eq!(said.field("NoNewPrivs"), shown);
     }
 }
@@ -109,9 +108,9 @@ fn no_new_privs_is_as_configured() {
 #[test]
 fn rlimits_are_set_and_one_that_cannot_be_is_named() {
     let limit = |kind: &str, soft: u64, hard: u64| json!([{"type": kind, "soft": soft, "hard": hard}]);
-    let mut good = bundle("rlimit", json!({"rlimits": limit("RLIMIT_NOFILE", 100, 200)}));
-    good.config["process"]["args"] = json!(["cat", "/proc/self/limits"]);
-    let out = good.run().ok();
+    let mut good = bundle(json!({"rlimits": limit("RLIMIT_NOFILE", 100, 200)}));
+    good.spec["process"]["args"] = json!(["cat", "/proc/self/limits"]);
+    let out = good.run();
     let line = out
         .lines()
         .find(|line| line.starts_with("Max open files"))
@@ -127,7 +126,7 @@ fn rlimits_are_set_and_one_that_cannot_be_is_named() {
         (twice, "given twice"),
         (limit("RLIMIT_FUN", 1, 1), "RLIMIT_FUN"),
     ] {
-        let error = bundle("rlimit-bad", json!({"rlimits": rlimits})).run().refused(1);
+        let error = bundle(json!({"rlimits": rlimits})).fails(&["run"]);
         assert!(error.contains(text), "{error}");
     }
 }
@@ -143,8 +142,8 @@ fn a_hard_limit_above_the_own_needs_a_capability() {
         .trim();
     let may_raise = u64::from_str_radix(bits, 16).unwrap() & (1 << 24) != 0;
     let limits = json!([{"type": "RLIMIT_NOFILE", "soft": 1_000_000, "hard": 1_000_000}]);
-    let adjusted = bundle("oom-low", json!({"oomScoreAdj": -900})).run();
-    let said = bundle("rlimit-high", json!({"rlimits": limits})).run();
+    let adjusted = bundle(json!({"oomScoreAdj": -900})).call(&["run"]);
+    let said = bundle(json!({"rlimits": limits})).call(&["run"]);
     if may_raise {
         assert_eq!((said.code, adjusted.code), (0, 0), "{said:?} {adjusted:?}");
     } else {
@@ -156,10 +155,10 @@ fn a_hard_limit_above_the_own_needs_a_capability() {
 
 #[test]
 fn the_out_of_memory_score_and_the_schedule_are_set() {
-    let mut bundle = bundle("oom-high", json!({"oomScoreAdj": 321}));
-    bundle.config["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 5});
-    bundle.config["process"]["args"] = json!(["cat", "/proc/self/oom_score_adj", "/proc/self/stat"]);
-    let out = bundle.run().ok();
+    let mut bundle = bundle(json!({"oomScoreAdj": 321}));
+    bundle.spec["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 5});
+    bundle.spec["process"]["args"] = json!(["cat", "/proc/self/oom_score_adj", "/proc/self/stat"]);
+    let out = bundle.run();
     let (score, stat) = out.split_once('\n').unwrap();
     // proc_pid_stat(5), counted from behind the name: nice is the 19th field, policy the 41st.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -176,12 +175,7 @@ fn ids_that_mean_unchanged_are_refused() {
         (json!({"uid": 4_294_967_295_u32, "gid": 0}), "process.user.uid"),
         (json!({"uid": 0, "gid": 4_294_967_295_u32}), "process.user.gid"),
     ] {
-        assert!(
-            bundle("uid-bad", json!({"user": user}))
-                .run()
-                .refused(1)
-                .contains(field)
-        );
+        assert!(bundle(json!({"user": user})).fails(&["run"]).contains(field));
     }
 }
 
@@ -194,7 +188,7 @@ fn the_working_directory_is_inside_or_refused() {
         "relative",
         "",
     ] {
-        let said = bundle("cwd", json!({"cwd": cwd})).run();
+        let said = bundle(json!({"cwd": cwd})).call(&["run"]);
         assert!(said.refused(1).contains("process.cwd"), "{cwd}");
     }
 }

@@ -1,16 +1,15 @@
 //! Cgroups of containers on a v1 or hybrid host, as the kernel shows them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod oci;
-
-use oci::{Bundle, eventually};
+use coracle_tests::bundle::Bundle;
+use coracle_tests::wait::wait_until;
 use serde_json::json;
 
 #[test]
 fn every_process_is_in_the_containers_cgroup_of_every_hierarchy() {
-    let mut bundle = Bundle::new("cg-member", "cat /proc/self/cgroup");
+    let mut bundle = Bundle::of_spec_command("cat /proc/self/cgroup");
     without_cgroup_namespace(&mut bundle);
-    let out = bundle.run().ok();
+    let out = bundle.run();
     assert!(out.lines().count() >= 8, "{out}");
     for line in out.lines() {
         let path = line.splitn(3, ':').nth(2).unwrap();
@@ -20,7 +19,7 @@ fn every_process_is_in_the_containers_cgroup_of_every_hierarchy() {
 
 #[test]
 fn an_exec_joins_the_same_cgroups() {
-    let mut bundle = Bundle::new("cg-exec", "sleep 1000");
+    let mut bundle = Bundle::of_spec_command("sleep 1000");
     without_cgroup_namespace(&mut bundle);
     bundle.start();
     let out = bundle.exec("cat /proc/self/cgroup").ok();
@@ -33,8 +32,8 @@ fn an_exec_joins_the_same_cgroups() {
 
 #[test]
 fn limits_reach_the_control_files() {
-    let mut bundle = Bundle::new("cg-limits", "sleep 1000");
-    bundle.config["linux"]["resources"] = json!({
+    let mut bundle = Bundle::of_spec_command("sleep 1000");
+    bundle.spec["linux"]["resources"] = json!({
         "memory": {"limit": 67108864, "swap": 134217728, "reservation": 33554432, "swappiness": 10},
         "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0"},
         "pids": {"limit": 20},
@@ -58,8 +57,8 @@ fn limits_reach_the_control_files() {
 #[test]
 fn pids_limits_follow_the_specification() {
     for (limit, written) in [(0, "1"), (-1, "max"), (7, "7")] {
-        let mut bundle = Bundle::new(&format!("cg-pids{}", limit + 1), "sleep 1000");
-        bundle.config["linux"]["resources"]["pids"] = json!({"limit": limit});
+        let mut bundle = Bundle::of_spec_command("sleep 1000");
+        bundle.spec["linux"]["resources"]["pids"] = json!({"limit": limit});
         bundle.start();
         assert_eq!(bundle.control("pids", "pids.max"), written);
     }
@@ -67,47 +66,44 @@ fn pids_limits_follow_the_specification() {
 
 #[test]
 fn too_many_processes_are_refused_to_the_container() {
-    let mut bundle = Bundle::new(
-        "cg-fork",
-        "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo made",
-    );
-    bundle.config["linux"]["resources"]["pids"] = json!({"limit": 4});
-    let said = bundle.run();
+    let mut bundle = Bundle::of_spec_command("for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo made");
+    bundle.spec["linux"]["resources"]["pids"] = json!({"limit": 4});
+    let said = bundle.call(&["run"]);
     assert!(said.err.contains("fork"), "{said:?}");
 }
 
 #[test]
 fn devices_that_are_not_allowed_cannot_be_opened() {
     let script = "mknod /tmp/kmsg c 1 11 && cat /tmp/kmsg; echo code $?; echo x > /dev/null && head -c 1 /dev/zero | wc -c";
-    let mut bundle = Bundle::new("cg-dev", script);
+    let mut bundle = Bundle::of_spec_command(script);
     writable(&mut bundle);
     add_capability(&mut bundle, "CAP_MKNOD");
-    let said = bundle.run();
+    let said = bundle.call(&["run"]);
     assert!(said.err.contains("Operation not permitted"), "{said:?}");
     assert!(
         said.out.contains("code 1") && said.out.ends_with("1\n"),
         "{said:?}"
     );
     let list = |bundle: &Bundle| bundle.control("devices", "devices.list");
-    let mut open = Bundle::new("cg-dev-all", "sleep 1000");
-    open.config["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}]);
+    let mut open = Bundle::of_spec_command("sleep 1000");
+    open.spec["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}]);
     open.start();
     assert_eq!(list(&open), "a *:* rwm");
 }
 
 #[test]
 fn a_relative_path_is_below_the_default_parent() {
-    let mut bundle = Bundle::new("cg-relative", "cat /proc/self/cgroup");
+    let mut bundle = Bundle::of_spec_command("cat /proc/self/cgroup");
     without_cgroup_namespace(&mut bundle);
-    bundle.config["linux"]["cgroupsPath"] = json!(format!("oci-test/{}", bundle.id));
+    bundle.spec["linux"]["cgroupsPath"] = json!(format!("oci-test/{}", bundle.id));
     bundle.cgroup = format!("/coracle/oci-test/{}", bundle.id);
-    let out = bundle.run().ok();
+    let out = bundle.run();
     assert!(out.contains(&bundle.cgroup), "{out}");
 }
 
 #[test]
 fn what_cannot_be_honoured_is_refused_by_field_and_leaves_nothing() {
-    let mut bundle = Bundle::new("cg-bad", "true");
+    let mut bundle = Bundle::of_spec_command("true");
     let cases = [
         (json!({"memory": {"limit": -2}}), "linux.resources.memory.limit"),
         (
@@ -146,55 +142,55 @@ fn what_cannot_be_honoured_is_refused_by_field_and_leaves_nothing() {
         ),
     ];
     for (resources, field) in cases {
-        bundle.config["linux"]["resources"] = resources;
-        let error = bundle.run().refused(1);
+        bundle.spec["linux"]["resources"] = resources;
+        let error = bundle.fails(&["run"]);
         assert!(error.contains(field), "{field}: {error}");
-        assert_eq!(bundle.cgroups_left(), [] as [std::path::PathBuf; 0], "{field}");
+        assert_eq!(bundle.cgroups(), [] as [std::path::PathBuf; 0], "{field}");
     }
-    bundle.config["linux"]["resources"] = json!({});
+    bundle.spec["linux"]["resources"] = json!({});
     for path in ["/", "/../x", "/a/../../b"] {
-        bundle.config["linux"]["cgroupsPath"] = json!(path);
-        assert!(bundle.run().refused(1).contains("linux.cgroupsPath"), "{path}");
+        bundle.spec["linux"]["cgroupsPath"] = json!(path);
+        assert!(bundle.fails(&["run"]).contains("linux.cgroupsPath"), "{path}");
     }
 }
 
 #[test]
 fn a_cgroup_that_holds_processes_already_is_refused() {
-    let first = Bundle::new("cg-twice", "sleep 1000");
+    let first = Bundle::of_spec_command("sleep 1000");
     first.start();
-    let mut second = Bundle::new("cg-twice-b", "true");
-    second.config["linux"]["cgroupsPath"] = json!(first.cgroup);
-    assert!(second.run().refused(1).contains("not empty"));
+    let mut second = Bundle::of_spec_command("true");
+    second.spec["linux"]["cgroupsPath"] = json!(first.cgroup);
+    assert!(second.fails(&["run"]).contains("not empty"));
     assert_eq!(first.exec("echo still there").ok(), "still there\n");
 }
 
 #[test]
 fn delete_ends_every_process_also_those_that_hide() {
     let script = "for i in 1 2 3; do (trap '' TERM INT HUP; sleep 1000 & sleep 1000) & done; sleep 1000";
-    let mut bundle = Bundle::new("cg-kill", script);
+    let mut bundle = Bundle::of_spec_command(script);
     // Without a PID namespace nothing ends the others when the first process ends.
-    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
     namespaces.retain(|namespace| namespace["type"] != "pid");
     bundle.start();
-    eventually("seven processes", || {
+    wait_until("seven processes", || {
         bundle.control("freezer", "cgroup.procs").lines().count() >= 7
     });
-    bundle.delete().ok();
-    assert_eq!(bundle.cgroups_left(), [] as [std::path::PathBuf; 0]);
+    bundle.ok(&["delete", "--force"]);
+    assert_eq!(bundle.cgroups(), [] as [std::path::PathBuf; 0]);
 }
 
 fn without_cgroup_namespace(bundle: &mut Bundle) {
-    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
     namespaces.retain(|namespace| namespace["type"] != "cgroup");
 }
 
 fn writable(bundle: &mut Bundle) {
-    bundle.config["root"]["readonly"] = json!(false);
+    bundle.spec["root"]["readonly"] = json!(false);
 }
 
 fn add_capability(bundle: &mut Bundle, name: &str) {
     for set in ["bounding", "effective", "permitted"] {
-        bundle.config["process"]["capabilities"][set]
+        bundle.spec["process"]["capabilities"][set]
             .as_array_mut()
             .unwrap()
             .push(json!(name));

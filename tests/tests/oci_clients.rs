@@ -1,36 +1,35 @@
 //! Real clients of an OCI runtime on `coracle`: bundles by umoci and runc, containers by podman (through conmon).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod oci;
-
-use oci::{Bundle, coracle};
+use coracle_tests::bundle::Bundle;
+use coracle_tests::{cgroup, program};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
 #[test]
 fn a_bundle_of_runc_runs() {
-    let mut bundle = Bundle::new("cl-runc", "true");
-    std::fs::remove_file(bundle.path().join("config.json")).unwrap();
+    let mut bundle = Bundle::of_spec_command("true");
+    std::fs::remove_file(bundle.path("config.json")).unwrap();
     let made = Command::new("runc")
         .arg("spec")
-        .current_dir(bundle.path())
+        .current_dir(bundle.path(""))
         .output()
         .expect("runc is installed");
     assert!(made.status.success(), "{made:?}");
-    let text = std::fs::read(bundle.path().join("config.json")).unwrap();
-    bundle.config = serde_json::from_slice(&text).unwrap();
-    bundle.config["process"]["terminal"] = json!(false);
-    bundle.config["process"]["args"] = json!(["sh", "-c", "echo $(id -u) && exit 4"]);
-    bundle.config["linux"]["cgroupsPath"] = json!(bundle.cgroup);
-    let said = bundle.run();
+    let text = std::fs::read(bundle.path("config.json")).unwrap();
+    bundle.spec = serde_json::from_slice(&text).unwrap();
+    bundle.spec["process"]["terminal"] = json!(false);
+    bundle.spec["process"]["args"] = json!(["sh", "-c", "echo $(id -u) && exit 4"]);
+    bundle.spec["linux"]["cgroupsPath"] = json!(bundle.cgroup);
+    let said = bundle.call(&["run"]);
     assert_eq!((said.code, said.out.as_str()), (4, "0\n"), "{said:?}");
 }
 
 #[test]
 fn a_bundle_of_umoci_runs_as_its_image_says() {
-    let mut bundle = Bundle::new("cl-umoci", "true");
-    let folder = bundle.path().to_owned();
+    let mut bundle = Bundle::of_spec_command("true");
+    let folder = bundle.path("");
     let umoci = |words: &[&str]| {
         let done = Command::new("umoci")
             .args(words)
@@ -42,7 +41,7 @@ fn a_bundle_of_umoci_runs_as_its_image_says() {
     umoci(&["init", "--layout", "image"]);
     umoci(&["new", "--image", "image:one"]);
     umoci(&["unpack", "--image", "image:one", "first"]);
-    copy_root(&bundle.root(), &folder.join("first/rootfs"));
+    copy_root(&bundle.root(""), &folder.join("first/rootfs"));
     umoci(&["repack", "--image", "image:two", "first"]);
     let command = [
         "--config.cmd",
@@ -67,26 +66,25 @@ fn a_bundle_of_umoci_runs_as_its_image_says() {
     spec["process"]["terminal"] = json!(false);
     spec["linux"]["cgroupsPath"] = json!(bundle.cgroup);
     spec["root"]["path"] = json!(folder.join("second/rootfs"));
-    bundle.config = spec;
-    assert_eq!(bundle.run().ok(), "uid=7 gid=8\n/tmp\ngreen\n");
+    bundle.spec = spec;
+    assert_eq!(bundle.run(), "uid=7 gid=8\n/tmp\ngreen\n");
 }
 
 /// Podman 4.3 in a mount namespace of its own, so that what it keeps in /run and /dev/shm is gone afterwards.
 #[test]
 fn podman_runs_stops_and_enters_containers() {
-    let bundle = Bundle::new("cl-podman", "true");
-    std::fs::create_dir(bundle.root().join("opt")).unwrap();
-    std::fs::write(bundle.root().join("opt/mark"), "of the image").unwrap();
-    let program = coracle().get_program().to_owned();
+    let bundle = Bundle::of_spec_command("true");
+    std::fs::create_dir(bundle.root("opt")).unwrap();
+    std::fs::write(bundle.root("opt/mark"), "of the image").unwrap();
     let parent = format!("/coracle-podman-{}", std::process::id());
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", PODMAN])
-        .env("CORACLE", program)
-        .env("FOLDER", bundle.path())
+        .env("CORACLE", program::path("coracle"))
+        .env("FOLDER", bundle.path(""))
         .env("PARENT", &parent)
         .output()
         .unwrap();
-    remove_groups(&parent);
+    cgroup::remove(&parent);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let all = format!("{said}\n{}", String::from_utf8_lossy(&output.stderr));
     for expected in [
@@ -160,20 +158,4 @@ fn copy_root(from: &Path, to: &Path) {
         .status()
         .unwrap();
     assert!(done.success());
-}
-
-/// The parent is podman's: it makes it and leaves it.
-fn remove_groups(parent: &str) {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let points = mounts
-        .lines()
-        .filter(|line| line.contains(" - cgroup"))
-        .filter_map(|line| line.split(' ').nth(4));
-    for point in points {
-        let dir = Path::new(point).join(parent.trim_start_matches('/'));
-        for below in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            drop(std::fs::remove_dir(below.path()));
-        }
-        drop(std::fs::remove_dir(dir));
-    }
 }

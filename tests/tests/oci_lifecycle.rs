@@ -1,8 +1,11 @@
 //! The life of a container on the command line: what runc's users rely on.
 
-use coracle_tests::bundle::{Bundle, said, wait_until};
+use coracle_tests::bundle::Bundle;
+use coracle_tests::busybox::executable;
+use coracle_tests::program::{self, Said};
+use coracle_tests::wait::wait_until;
 use serde_json::json;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_container_is_created_started_and_deleted() {
@@ -12,18 +15,15 @@ fn a_container_is_created_started_and_deleted() {
     assert_eq!(state["status"], "created");
     assert_eq!(state["pid"], pid);
     assert_eq!(state["id"], bundle.id);
-    assert_eq!(
-        state["bundle"],
-        bundle.path("").to_str().unwrap().trim_end_matches('/')
-    );
+    assert_eq!(state["bundle"], bundle.path("").to_str().unwrap());
     assert_eq!(bundle.output(), "");
     bundle.ok(&["start"]);
     assert_eq!(bundle.state()["status"], "running");
     wait_until("its first words", || bundle.output() == "started\n");
     assert!(bundle.fails(&["start"]).contains("running"));
     assert!(bundle.fails(&["delete"]).contains("cannot delete container"));
-    let kill = bundle.coracle(&["kill", &bundle.id, "KILL"]).output().unwrap();
-    assert!(kill.status.success(), "{}", said(&kill));
+    let kill = bundle.say(&["kill", &bundle.id, "KILL"]);
+    assert_eq!(kill.code, 0, "{kill:?}");
     wait_until("its end", || bundle.state()["status"] == "stopped");
     assert_eq!(bundle.state()["pid"], 0);
     assert!(bundle.fails(&["kill"]).contains("container not running"));
@@ -48,7 +48,7 @@ fn the_exit_code_is_the_payloads() {
             &["mount", "pid", "uts"]
         });
         let output = bundle.call(&["run"]);
-        assert_eq!(output.status.code(), Some(code), "{script}: {}", said(&output));
+        assert_eq!(output.code, code, "{script}: {}", output.all());
         bundle.assert_nothing_left();
     }
 }
@@ -75,12 +75,12 @@ fn names_that_are_no_file_names_are_refused() {
     let bundle = Bundle::new("true");
     for name in ["..", "a/b", "../../x", "", "a b"] {
         for command in ["create", "run", "state", "start", "kill", "delete"] {
-            let output = bundle.coracle(&[command, "--", name]).output().unwrap();
-            assert_eq!(output.status.code(), Some(1), "{command} {name:?}");
+            let output = bundle.say(&[command, "--", name]);
+            assert_eq!(output.code, 1, "{command} {name:?}");
             assert!(
-                said(&output).contains("invalid container id"),
+                output.all().contains("invalid container id"),
                 "{command} {name:?}: {}",
-                said(&output)
+                output.all()
             );
         }
     }
@@ -106,9 +106,7 @@ fn a_program_that_is_missing_fails_the_creation() {
 #[test]
 fn an_execve_that_fails_is_reported_by_start() {
     let mut bundle = Bundle::new("");
-    std::fs::write(bundle.root("bin/broken"), "\x7fELF but not really").unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(bundle.root("bin/broken"), mode).unwrap();
+    executable(&bundle.root("bin/broken"), b"\x7fELF but not really");
     bundle.spec["process"]["args"] = json!(["/bin/broken"]);
     bundle.create();
     let error = bundle.fails(&["start"]);
@@ -181,8 +179,8 @@ fn ending_the_first_process_ends_all_also_without_a_pid_namespace() {
     bundle.create();
     bundle.ok(&["start"]);
     wait_until("its children", || !bundle.output().is_empty());
-    let kill = bundle.coracle(&["kill", &bundle.id, "9"]).output().unwrap();
-    assert!(kill.status.success(), "{}", said(&kill));
+    let kill = bundle.say(&["kill", &bundle.id, "9"]);
+    assert_eq!(kill.code, 0, "{kill:?}");
     bundle.ok(&["delete"]);
     bundle.assert_nothing_left();
 }
@@ -193,18 +191,15 @@ fn the_log_is_written_as_asked_for() {
     bundle.spec["process"]["cwd"] = json!("relative");
     let log = bundle.path("log");
     let log_flag = log.to_str().unwrap().to_owned();
-    let output = bundle
-        .coracle(&["--log", &log_flag, "--log-format", "json", "run", &bundle.id])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    let output = bundle.say(&["--log", &log_flag, "--log-format", "json", "run", &bundle.id]);
+    assert_eq!(output.code, 1);
     let line: serde_json::Value =
         serde_json::from_str(std::fs::read_to_string(&log).unwrap().trim()).unwrap();
     assert_eq!(line["level"], "error");
     assert!(line["msg"].as_str().unwrap().contains("process.cwd"), "{line}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("process.cwd"));
-    let output = bundle.coracle(&["run", &bundle.id]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.err.contains("process.cwd"));
+    let output = bundle.say(&["run", &bundle.id]);
+    let text = output.err;
     assert!(
         text.starts_with("time=\"") && text.contains("level=error msg=\"coracle run failed: "),
         "{text}"
@@ -214,12 +209,9 @@ fn the_log_is_written_as_asked_for() {
 #[test]
 fn what_is_not_there_yet_is_refused() {
     let bundle = Bundle::new("true");
-    let output = bundle
-        .coracle(&["--systemd-cgroup", "run", &bundle.id])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("--systemd-cgroup is not supported yet"));
+    let output = bundle.say(&["--systemd-cgroup", "run", &bundle.id]);
+    assert_eq!(output.code, 1);
+    assert!(output.all().contains("--systemd-cgroup is not supported yet"));
     assert!(
         bundle
             .fails(&["run", "--no-pivot"])
@@ -249,21 +241,15 @@ fn only_what_is_preserved_stays_open() {
     let script = format!(
         "exec 3</dev/null 4<{} 7</dev/null; exec {} --root {} run --preserve-fds 2 {}",
         file.display(),
-        coracle_tests::bundle::programs().join("coracle").display(),
+        program::path("coracle").display(),
         bundle.path("state").display(),
         bundle.id
     );
     drop(bundle.coracle(&["state"]));
-    let output = std::process::Command::new("sh")
-        .args(["-c", &script])
-        .current_dir(bundle.path(""))
-        .output()
-        .unwrap();
+    let mut shell = Command::new("sh");
+    let output = Said::by(shell.args(["-c", &script]).current_dir(bundle.path("")));
     // 3 and 4 were passed; ls opens the directory as 5. 7 is gone.
-    assert_eq!(said(&output), "0\n1\n2\n4\n5\nthrough\n");
-    let error = bundle
-        .coracle(&["run", "--preserve-fds", "200", &bundle.id])
-        .output()
-        .unwrap();
-    assert!(said(&error).contains("--preserve-fds"), "{}", said(&error));
+    assert_eq!(output.all(), "0\n1\n2\n4\n5\nthrough\n");
+    let error = bundle.say(&["run", "--preserve-fds", "200", &bundle.id]);
+    assert!(error.all().contains("--preserve-fds"), "{}", error.all());
 }

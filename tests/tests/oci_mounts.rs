@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // Also outside of the test functions themselves.
 
-use coracle_tests::bundle::{Bundle, Helper, said, wait_until};
+use coracle_tests::bundle::Bundle;
+use coracle_tests::process::Helper;
+use coracle_tests::program::{self, Said};
+use coracle_tests::wait::wait_until;
 use serde_json::json;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -133,7 +136,7 @@ fn a_read_only_tmpfs_in_a_read_only_root_has_its_copy() {
         if own_user_namespace {
             bundle.user_namespace();
         }
-        let output = said(&bundle.call(&["run"]));
+        let output = bundle.call(&["run"]).all();
         for part in ["fixed\nloose\nrefused\nwritten\n711 9\n", "Read-only file system"] {
             assert!(output.contains(part), "{output}");
         }
@@ -225,7 +228,7 @@ fn a_read_only_root_is_read_only_and_its_volumes_are_not() {
     let mut bundle = Bundle::new("touch /x || echo refused; touch /vol/y && echo written");
     bundle.spec["root"]["readonly"] = json!(true);
     let volume = bundle.volume("volume", "/vol", &["bind"]);
-    let output = said(&bundle.call(&["run"]));
+    let output = bundle.call(&["run"]).all();
     assert!(
         output.contains("refused\n") && output.contains("written\n"),
         "{output}"
@@ -245,7 +248,7 @@ fn masked_and_read_only_paths() {
     bundle.spec["linux"]["maskedPaths"] =
         json!(["/secret", "/hidden", "/proc/keys", "/proc/scsi", "/not/there"]);
     bundle.spec["linux"]["readonlyPaths"] = json!(["/proc/sys", "/fixed", "/not/there/either"]);
-    let output = said(&bundle.call(&["run"]));
+    let output = bundle.call(&["run"]).all();
     assert!(!output.contains("visible"), "{output}");
     assert_eq!(output.matches("Read-only file system").count(), 3, "{output}");
 }
@@ -359,13 +362,12 @@ fn propagation_follows_the_volume() {
              touch rootfs/go; wait; cat out seen
              grep -c {root}/rootfs /proc/self/mountinfo || true",
             root = root.display(),
-            coracle = coracle_tests::bundle::programs().join("coracle").display(),
+            coracle = program::path("coracle").display(),
             id = bundle.id,
         );
         // Writes config.json.
         drop(bundle.coracle(&["state"]));
-        let output = shared_node(&script).output().unwrap();
-        let said = said(&output);
+        let said = Said::by(&mut shared_node(&script)).all();
         assert_eq!(said.contains("host-sees"), host_sees, "{option}: {said}");
         assert_eq!(
             said.contains("container-sees"),
@@ -446,17 +448,12 @@ fn only_a_few_files_of_proc_may_be_mounted_over() {
         }
         bundle.mount(destination, "bind", &source, &["bind"]);
         let output = bundle.call(&["run"]);
-        assert_eq!(
-            output.status.success(),
-            allowed,
-            "{destination}: {}",
-            said(&output)
-        );
+        assert_eq!(output.code == 0, allowed, "{destination}: {}", output.all());
         if !allowed {
             assert!(
-                said(&output).contains("in the container's /proc"),
+                output.all().contains("in the container's /proc"),
                 "{}",
-                said(&output)
+                output.all()
             );
         }
     }
@@ -512,7 +509,7 @@ fn a_destination_that_another_keeps_exchanging_never_reaches_the_host() {
         };
         // It may fail, cleanly, or land in a directory of the container that has the canary's name.
         let output = bundle.call(&["run"]);
-        assert!(matches!(output.status.code(), Some(0 | 1)), "{}", said(&output));
+        assert!(matches!(output.code, 0 | 1), "{}", output.all());
         bundle.assert_nothing_left();
         assert_eq!(std::fs::read_dir(&canary).unwrap().count(), 0, "made on the host");
     }
@@ -539,8 +536,8 @@ fn failures_at_every_stage_leave_nothing() {
         let mut bundle = Bundle::new("true");
         breakage(&mut bundle);
         let output = bundle.call(&["run"]);
-        assert_eq!(output.status.code(), Some(1), "{index}: {}", said(&output));
-        assert!(!said(&output).is_empty());
+        assert_eq!(output.code, 1, "{index}: {}", output.all());
+        assert!(!output.all().is_empty());
         bundle.assert_nothing_left();
         bundle.namespaces(&["mount", "pid", "network", "ipc", "uts"]);
     }

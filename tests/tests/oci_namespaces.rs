@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // Also outside of the test functions themselves.
 
-use coracle_tests::bundle::{Bundle, Helper, said, wait_until};
+use coracle_tests::bundle::Bundle;
+use coracle_tests::process::Helper;
+use coracle_tests::wait::wait_until;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -280,8 +282,8 @@ fn the_cgroup_namespace_begins_at_the_containers_cgroup() {
     let mut bundle = Bundle::new("cat /proc/self/cgroup");
     bundle.namespace("cgroup", None);
     let output = bundle.call(&["run"]);
-    assert!(output.status.success());
-    for line in said(&output).lines() {
+    assert!(output.code == 0);
+    for line in output.all().lines() {
         assert!(line.ends_with(":/"), "{line}");
     }
 }

@@ -1,18 +1,16 @@
 //! System call filters, as the container's process feels them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod oci;
-
+use coracle_tests::bundle::Bundle;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use oci::Bundle;
 use serde_json::{Value, json};
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 
-fn bundle(name: &str, script: &str, seccomp: Value) -> Bundle {
-    let mut bundle = Bundle::new(name, script);
-    bundle.config["linux"]["seccomp"] = seccomp;
+fn bundle(script: &str, seccomp: Value) -> Bundle {
+    let mut bundle = Bundle::of_spec_command(script);
+    bundle.spec["linux"]["seccomp"] = seccomp;
     bundle
 }
 
@@ -33,7 +31,7 @@ fn a_denied_call_fails_with_its_errno() {
         if let Some(errno) = errno {
             profile["syscalls"][0]["errnoRet"] = json!(errno);
         }
-        let said = bundle("sec-errno", script, profile.clone()).run();
+        let said = bundle(script, profile.clone()).call(&["run"]);
         assert_eq!(said.out, "1\n", "{said:?}");
         assert!(said.err.contains(text), "{said:?}");
     }
@@ -44,10 +42,10 @@ fn filters_hold_whoever_runs_with_and_without_new_privileges() {
     for no_new_privileges in [true, false] {
         for uid in [0, 1000] {
             let profile = deny(&["mkdir", "mkdirat"], "SCMP_ACT_ERRNO");
-            let mut bundle = bundle("sec-nnp", "mkdir /tmp/x; cat /proc/self/status", profile);
-            bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
-            bundle.config["process"]["user"] = json!({"uid": uid, "gid": uid});
-            let said = bundle.run();
+            let mut bundle = bundle("mkdir /tmp/x; cat /proc/self/status", profile);
+            bundle.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            bundle.spec["process"]["user"] = json!({"uid": uid, "gid": uid});
+            let said = bundle.call(&["run"]);
             assert_eq!(said.field("Seccomp"), "2", "{no_new_privileges} {uid}");
             assert_eq!(
                 said.field("NoNewPrivs"),
@@ -61,11 +59,10 @@ fn filters_hold_whoever_runs_with_and_without_new_privileges() {
 #[test]
 fn a_killing_action_kills() {
     let said = bundle(
-        "sec-kill",
         "mkdir /tmp/x; echo survived $?",
         deny(&["mkdir"], "SCMP_ACT_KILL_PROCESS"),
     )
-    .run();
+    .call(&["run"]);
     assert!(said.out.contains("survived 159"), "128 and SIGSYS: {said:?}");
 }
 
@@ -73,17 +70,13 @@ fn a_killing_action_kills() {
 fn arguments_decide() {
     let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["kill"], "action": "SCMP_ACT_ERRNO",
         "args": [{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]}]});
-    let said = bundle("sec-args", "kill -10 1; echo $?; kill -0 1; echo $?", profile).run();
+    let said = bundle("kill -10 1; echo $?; kill -0 1; echo $?", profile).call(&["run"]);
     assert_eq!(said.out, "1\n0\n", "{said:?}");
 }
 
 #[test]
 fn an_exec_gets_the_filter_too() {
-    let bundle = bundle(
-        "sec-exec",
-        "sleep 1000",
-        deny(&["mkdir", "mkdirat"], "SCMP_ACT_ERRNO"),
-    );
+    let bundle = bundle("sleep 1000", deny(&["mkdir", "mkdirat"], "SCMP_ACT_ERRNO"));
     bundle.start();
     let said = bundle.exec("mkdir /tmp/x; cat /proc/self/status");
     assert_eq!(said.field("Seccomp"), "2");
@@ -104,13 +97,9 @@ fn the_profile_of_an_engine_lets_programs_run() {
         "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]}],
         "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}, {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]});
     for no_new_privileges in [true, false] {
-        let mut bundle = bundle(
-            "sec-engine",
-            "ls / | wc -l; mount -t tmpfs x /tmp; echo $?",
-            profile.clone(),
-        );
-        bundle.config["process"]["noNewPrivileges"] = json!(no_new_privileges);
-        let said = bundle.run();
+        let mut bundle = bundle("ls / | wc -l; mount -t tmpfs x /tmp; echo $?", profile.clone());
+        bundle.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        let said = bundle.call(&["run"]);
         assert!(said.out.ends_with("\n1\n"), "{said:?}");
     }
 }
@@ -118,13 +107,13 @@ fn the_profile_of_an_engine_lets_programs_run() {
 /// The agent takes the listener and lets go of it again: the kernel answers ENOSYS to calls nobody serves any more.
 #[test]
 fn an_agent_gets_the_listener_of_run_and_of_exec() {
-    let mut bundle = Bundle::new("sec-notify", "mkdir /tmp/x; sleep 1000");
-    let path = bundle.path().join("agent.sock");
+    let mut bundle = Bundle::of_spec_command("mkdir /tmp/x; sleep 1000");
+    let path = bundle.path("agent.sock");
     let mut profile = deny(&["mkdir", "mkdirat"], "SCMP_ACT_NOTIFY");
     profile["listenerPath"] = json!(path);
     profile["listenerMetadata"] = json!("for you");
-    bundle.config["linux"]["seccomp"] = profile;
-    assert!(bundle.run().refused(1).contains("agent.sock"), "nobody listens");
+    bundle.spec["linux"]["seccomp"] = profile;
+    assert!(bundle.fails(&["run"]).contains("agent.sock"), "nobody listens");
 
     let listener = UnixListener::bind(&path).unwrap();
     let agent = std::thread::spawn(move || [(); 2].map(|()| take_listener(&listener)));
@@ -136,7 +125,7 @@ fn an_agent_gets_the_listener_of_run_and_of_exec() {
         assert_eq!(message["fds"], json!(["seccompFd"]));
         assert_eq!(message["metadata"], "for you");
         assert_eq!(message["state"]["id"], bundle.id.as_str());
-        assert_eq!(message["state"]["bundle"], bundle.path().to_str().unwrap());
+        assert_eq!(message["state"]["bundle"], bundle.path("").to_str().unwrap());
     }
     assert_eq!(
         (&first["state"]["status"], &second["state"]["status"]),
@@ -203,7 +192,7 @@ fn bad_profiles_are_refused_by_field() {
             "SCMP_ACT_DANCE",
         ),
     ] {
-        let error = bundle("sec-bad", "true", profile).run().refused(1);
+        let error = bundle("true", profile).fails(&["run"]);
         assert!(error.contains(field), "{field}: {error}");
     }
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // Also outside of the test functions themselves.
 
-use coracle_tests::bundle::{Bundle, said, wait_until};
+use coracle_tests::bundle::Bundle;
+use coracle_tests::program::{self, Said};
+use coracle_tests::wait::wait_until;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::json;
 use std::fs::File;
@@ -42,8 +44,8 @@ fn it_is_sent_to_the_console_socket() {
     let socket = bundle.path("console.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let args = ["create", "--console-socket", socket.to_str().unwrap(), &bundle.id];
-    let output = bundle.coracle(&args).output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    let output = bundle.say(&args);
+    assert_eq!(output.code, 0, "{output:?}");
     let mut master = receive(&listener);
     bundle.ok(&["start"]);
     master.write_all(b"hello\n").unwrap();
@@ -96,7 +98,7 @@ fn in_the_foreground_it_is_connected_with_the_callers() {
     // script(1) is the caller's terminal.
     let run = format!(
         "stty rows 21 cols 43; {} --root {} run --bundle {} {}; echo code=$?; stty -a | grep -o ' icanon'",
-        coracle_tests::bundle::programs().join("coracle").display(),
+        program::path("coracle").display(),
         bundle.path("state").display(),
         bundle.path("").display(),
         bundle.id
@@ -109,8 +111,9 @@ fn in_the_foreground_it_is_connected_with_the_callers() {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(b"typed\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = said(&output).replace("\r\n", "\n");
+    let text = Said::from(child.wait_with_output().unwrap())
+        .all()
+        .replace("\r\n", "\n");
     assert!(
         text.contains("21 43\n") && text.contains("/dev/pts/0\n"),
         "{text}"
@@ -141,11 +144,8 @@ fn an_image_with_links_in_dev_does_not_redirect_it() {
         );
         let socket = bundle.path("console.sock");
         let _listener = UnixListener::bind(&socket).unwrap();
-        let output = bundle
-            .coracle(&["create", "--console-socket", socket.to_str().unwrap(), &bundle.id])
-            .output()
-            .unwrap();
-        assert_eq!(output.status.code(), Some(1), "{name}: {}", said(&output));
+        let output = bundle.say(&["create", "--console-socket", socket.to_str().unwrap(), &bundle.id]);
+        assert_eq!(output.code, 1, "{name}: {}", output.all());
         assert!(Path::new(&dev.join(name)).is_symlink());
         bundle.assert_nothing_left();
     }

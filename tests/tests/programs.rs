@@ -7,7 +7,8 @@
 )]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use coracle_tests::program;
 
 /// Program and the most that its file may take, in bytes.
 const LARGEST: &[(&str, usize)] = &[
@@ -26,9 +27,7 @@ const SHT_SYMTAB: u32 = 2;
 fn release_programs_are_static_stripped_and_small() {
     let mut wrong = Vec::new();
     for (name, largest) in LARGEST {
-        let path = folder().join(name);
-        let file = fs::read(&path)
-            .unwrap_or_else(|error| panic!("{}: {error}; `make build` makes it", path.display()));
+        let file = fs::read(program::path(name)).unwrap();
         if file.len() > *largest {
             wrong.push(format!("{name} takes {} bytes, more than {largest}", file.len()));
         }
@@ -72,9 +71,4 @@ impl Elf<'_> {
     fn bytes<const N: usize>(&self, offset: usize) -> [u8; N] {
         self.0[offset..offset + N].try_into().unwrap()
     }
-}
-
-fn folder() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    std::env::var_os("CORACLE_BIN").map_or_else(|| workspace.join("bin"), PathBuf::from)
 }

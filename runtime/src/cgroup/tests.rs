@@ -2,9 +2,21 @@
 
 use super::*;
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
+use rustix::process::Pid;
+
+/// For a machine that does other things at the same time.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 fn resources(json: &str) -> LinuxResources {
     serde_json::from_str(json).unwrap()
@@ -15,7 +27,7 @@ struct Mine(Cgroup);
 
 impl Drop for Mine {
     fn drop(&mut self) {
-        self.0.kill_until_empty(Duration::from_secs(5)).unwrap();
+        self.0.kill_until_empty(PATIENCE).unwrap();
         self.0.remove().unwrap();
         assert!(self.0.paths().iter().all(|(_, dir)| !dir.exists()));
     }
@@ -34,7 +46,7 @@ fn make(name: &str, json: &str) -> Option<Mine> {
     Some(Mine(Cgroup::create(&plan).unwrap()))
 }
 
-/// A sleeping process inside; the test's own process must not move, so a shell does it.
+/// Two sleeping processes inside; the test's own process must not move, so a shell does it.
 fn sleeper(cgroup: &Cgroup) -> Child {
     let join: String = cgroup
         .paths()
@@ -45,10 +57,13 @@ fn sleeper(cgroup: &Cgroup) -> Child {
         .args(["-c", &format!("{join} sleep 1000 & exec sleep 1000")])
         .spawn()
         .unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
-    while cgroup.procs().unwrap().len() < 2 && std::time::Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let sleeps = |pid: &Pid| {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
+        name.is_ok_and(|name| name == "sleep\n")
+    };
+    wait_until("two sleeping processes", || {
+        cgroup.procs().unwrap().iter().filter(|pid| sleeps(pid)).count() == 2
+    });
     child
 }
 
@@ -114,9 +129,9 @@ fn every_process_is_killed_also_in_a_frozen_cgroup() {
         Cgroup::create(&CgroupPlan::group(&path("kill"), None).unwrap()),
         Err(CgroupError::NotEmpty(_))
     ));
-    assert!(mine.0.freeze(Duration::from_secs(2)).unwrap());
+    assert!(mine.0.freeze(PATIENCE).unwrap());
     assert_eq!(mine.0.freezer_state().unwrap(), FreezerState::Frozen);
-    assert!(mine.0.kill_until_empty(Duration::from_secs(5)).unwrap());
+    assert!(mine.0.kill_until_empty(PATIENCE).unwrap());
     child.wait().unwrap();
     assert_eq!(mine.0.freezer_state().unwrap(), FreezerState::Thawed);
 }
@@ -127,10 +142,14 @@ fn usage_is_counted() {
         return;
     };
     let mut child = sleeper(&mine.0);
+    // The kernel counts both with some delay.
+    wait_until("use of processor and memory", || {
+        let stats = mine.0.stats().unwrap();
+        let memory = stats.memory.unwrap();
+        stats.cpu_usage_ns.unwrap() > 0 && memory.usage > 0 && memory.working_set > 0
+    });
     let stats = mine.0.stats().unwrap();
-    assert!(stats.cpu_usage_ns.unwrap() > 0);
-    let memory = stats.memory.unwrap();
-    assert!(memory.usage > 0 && memory.working_set > 0 && memory.limit.is_none());
+    assert!(stats.memory.unwrap().limit.is_none());
     assert_eq!(
         stats.pids,
         Some(Pids {
@@ -138,7 +157,7 @@ fn usage_is_counted() {
             limit: Some(7)
         })
     );
-    assert!(mine.0.kill_until_empty(Duration::from_secs(5)).unwrap());
+    assert!(mine.0.kill_until_empty(PATIENCE).unwrap());
     child.wait().unwrap();
 }
 
@@ -156,7 +175,7 @@ fn a_frozen_parent_is_refused() {
     let Some(parent) = make("frozen", "{}") else {
         return;
     };
-    parent.0.freeze(Duration::from_secs(2)).unwrap();
+    parent.0.freeze(PATIENCE).unwrap();
     let refused = Cgroup::create(&CgroupPlan::group(&path("frozen/c"), None).unwrap());
     parent.0.thaw().unwrap();
     assert!(matches!(refused, Err(CgroupError::Frozen(_))), "{refused:?}");
@@ -178,11 +197,8 @@ fn out_of_memory_kills_are_counted_and_signalled() {
     let status = Command::new("sh").args(["-c", &eater]).status().unwrap();
     assert!(!status.success());
     let mut poll = [rustix::event::PollFd::new(&watch, rustix::event::PollFlags::IN)];
-    let second = rustix::event::Timespec {
-        tv_sec: 1,
-        tv_nsec: 0,
-    };
-    assert_eq!(rustix::event::poll(&mut poll, Some(&second)).unwrap(), 1);
+    let patience = rustix::event::Timespec::try_from(PATIENCE).unwrap();
+    assert_eq!(rustix::event::poll(&mut poll, Some(&patience)).unwrap(), 1);
     watch.clear();
     assert_eq!(watch.count().unwrap(), Some(1));
 }

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use coracle_shim_api::Code;
 use coracle_shim_api::pod::NamespaceMode;
+use coracle_tests::cgroup;
+use coracle_tests::wait::{PATIENCE, wait_until};
 
-use crate::pod::{Pod, exec_request, wait_for, with_shim};
+use crate::pod::{Pod, exec_request, with_shim};
 
 #[test]
 fn output_and_exit_of_a_command_arrive() {
@@ -70,11 +72,13 @@ fn a_command_out_of_time_ends_with_all_it_started() {
             .await
             .unwrap_err();
         assert!(error.is(Code::DEADLINE_EXCEEDED), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-        wait_for("the command's processes to end", || {
-            (!runs("2001") && !runs("2002") && !runs("2003")).then_some(())
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+        wait_until("the command's processes to end", || {
+            !["2001", "2002", "2003"]
+                .iter()
+                .any(|argument| runs(&pod, argument))
         });
-        assert!(runs("1999"), "the container itself is untouched");
+        assert!(runs(&pod, "1999"), "the container itself is untouched");
         pod
     });
 }
@@ -92,10 +96,10 @@ fn a_command_ends_when_its_caller_goes() {
             .await
             .unwrap();
         assert_eq!(exec.next().await.unwrap().unwrap().stdout, b"on\n");
-        wait_for("the command to get going", || runs("2011").then_some(()));
+        wait_until("the command to get going", || runs(&pod, "2011"));
         drop(exec);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        wait_for("the command to end", || (!runs("2011")).then_some(()));
+        wait_until("the command to end", || !runs(&pod, "2011"));
         pod.call(pod.client.state()).await.unwrap();
         pod
     });
@@ -111,8 +115,10 @@ fn a_process_that_a_command_leaves_behind_delays_its_answer_only_so_long() {
             .await
             .unwrap();
         assert_eq!((out.as_slice(), code), (&b"done\n"[..], 0));
-        assert!(begun.elapsed() < Duration::from_secs(5));
-        assert!(runs("2021"), "what a command leaves behind on purpose lives on");
+        assert!(begun.elapsed() < PATIENCE);
+        wait_until("what a command leaves behind on purpose to live on", || {
+            runs(&pod, "2021")
+        });
         pod
     });
 }
@@ -122,13 +128,20 @@ async fn start(pod: &Pod) {
     request.pid = NamespaceMode::NAMESPACE_MODE_CONTAINER.into();
     pod.call(pod.client.start_pod(&request)).await.unwrap();
     pod.run("c", "sleep 1999").await;
+    wait_until("the container to get going", || runs(pod, "1999"));
 }
 
-/// Whether a `sleep` with this argument runs anywhere.
-fn runs(argument: &str) -> bool {
+/// Whether a `sleep` with this argument runs in the container.
+fn runs(pod: &Pod, argument: &str) -> bool {
     let wanted = format!("sleep\0{argument}\0");
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+    let lists = cgroup::directories(&format!("{}/pod/c", pod.cgroup));
+    let lists = lists
+        .iter()
+        .filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
+    let pids: Vec<String> = lists
+        .flat_map(|list| list.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    pids.iter()
+        .filter_map(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok())
         .any(|line| line == wanted.as_bytes())
 }

@@ -7,7 +7,10 @@ use coracle_shim_api::pod::{ContainerStatus, NamespaceMode};
 
 use serde_json::json;
 
-use crate::pod::{cgroup_dirs, mounts, spec, wait_for, with_shim};
+use coracle_tests::cgroup;
+use coracle_tests::wait::wait_until;
+
+use crate::pod::{mounts, spec, with_shim};
 
 #[test]
 fn a_pod_runs_a_container_and_leaves_nothing() {
@@ -89,7 +92,7 @@ fn containers_share_the_pods_network_ipc_host_name_and_shm() {
         let two = pod
             .run(
                 "two",
-                "sleep 0.1; cat /dev/shm/file; readlink /proc/self/ns/net; ip addr show lo",
+                "until [ -s /dev/shm/file ]; do sleep 0.01; done; cat /dev/shm/file; readlink /proc/self/ns/net; ip addr show lo",
             )
             .await;
         pod.wait("two").await;
@@ -117,7 +120,7 @@ fn a_container_that_eats_memory_is_reported_as_oom_killed() {
             &["/bin/sh", "-c", "tail /dev/zero"],
             &format!("{}/pod/eater", pod.cgroup),
         );
-        config["linux"]["resources"] = json!({"memory": {"limit": 16 << 20}});
+        config["linux"]["resources"] = json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
         let (request, _) = pod.container_of("eater", &config);
         pod.call(pod.client.create_container(&request)).await.unwrap();
         pod.call(pod.client.start_container("eater")).await.unwrap();
@@ -215,7 +218,7 @@ fn a_bad_request_names_its_field_and_leaves_nothing() {
         assert!(error.to_string().contains("/proc/nowhere/c.log"), "{error}");
         let state = pod.call(pod.client.state()).await.unwrap();
         assert!(state.containers.is_empty(), "{:?}", state.containers.len());
-        assert!(cgroup_dirs(&format!("{}/pod/c", pod.cgroup)).is_empty());
+        assert!(cgroup::directories(&format!("{}/pod/c", pod.cgroup)).is_empty());
         // The same name is good again; its writable layer is not, since it was mounted volatile.
         fs::remove_dir_all(pod.dir.join("c")).unwrap();
         pod.run("c", "exit 5").await;
@@ -278,7 +281,7 @@ fn a_failed_start_of_the_pod_leaves_nothing() {
             "{error}"
         );
         assert!(!pod.netns.exists());
-        assert!(cgroup_dirs(&format!("{}/pod", pod.cgroup)).is_empty());
+        assert!(cgroup::directories(&format!("{}/pod", pod.cgroup)).is_empty());
         pod
     });
 }
@@ -292,8 +295,8 @@ fn orphans_of_a_pod_in_the_hosts_pid_namespace_are_collected() {
         pod.run("c", "for i in 1 2 3 4 5; do (sleep 0.05 &); done; sleep 1000")
             .await;
         let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.shim.id())).unwrap();
-        wait_for("orphans to be collected", || {
-            (children().split_whitespace().count() == 1).then_some(())
+        wait_until("orphans to be collected", || {
+            children().split_whitespace().count() == 1
         });
         pod
     });

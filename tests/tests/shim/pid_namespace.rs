@@ -1,7 +1,9 @@
 //! The pod's init, seen by its containers (pid mode POD).
 
 use std::fs;
+use std::time::Instant;
 
+use coracle_tests::wait::PATIENCE;
 use serde_json::json;
 
 use crate::pod::{spec, with_shim};
@@ -89,15 +91,21 @@ fn the_init_reaps_orphans_and_ignores_signals_of_containers() {
     with_shim(|pod| async move {
         pod.start_pod().await;
         pod.run("c", "sleep 1000").await;
-        let script = "kill -9 1; kill -15 1; (sleep 0.01 &); (sleep 0.02 &); sleep 0.2; ps";
-        let (out, _, code) = pod.exec("c", &["/bin/sh", "-c", script]).await.unwrap();
-        let out = String::from_utf8(out).unwrap();
-        assert_eq!(code, 0);
-        let programs: Vec<_> = out
-            .lines()
-            .filter_map(|line| line.split_whitespace().nth(2))
-            .collect();
-        assert_eq!(programs, ["COMMAND", "{coracle-shim}", "sleep", "{ps}"], "{out}");
-        pod
+        let script = "kill -9 1; kill -15 1; (sleep 0.01 &); (sleep 0.02 &); true";
+        assert_eq!(pod.exec("c", &["/bin/sh", "-c", script]).await.unwrap().2, 0);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let (out, _, code) = pod.exec("c", &["ps"]).await.unwrap();
+            assert_eq!(code, 0);
+            let out = String::from_utf8(out).unwrap();
+            let programs: Vec<_> = out
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(2))
+                .collect();
+            if programs == ["COMMAND", "{coracle-shim}", "sleep", "ps"] {
+                break pod;
+            }
+            assert!(Instant::now() < end, "{out}");
+        }
     });
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::future::Future;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use coracle_shim_api::pod::{ContainerState, CreateContainerRequest, Overlay, StartPodRequest};
 use coracle_shim_api::{Client, RpcError, bind};
+use coracle_tests::wait::{PATIENCE, wait_for};
+use coracle_tests::{busybox, cgroup, program};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
@@ -73,7 +74,7 @@ impl Pod {
             dir.push("deep");
         }
         fs::create_dir_all(&dir).unwrap();
-        make_layer(&scratch.path().join("store/1"));
+        busybox::make_root(&scratch.path().join("store/1"));
         let cgroup = format!("/coracle-shim-test-{name}");
         let mounts_before = mounts();
         let socket = bind(&dir.join("shim.sock")).unwrap();
@@ -126,7 +127,7 @@ impl Pod {
         &self,
         call: impl Future<Output = Result<T, RpcError>>,
     ) -> Result<T, RpcError> {
-        let result = tokio::time::timeout(Duration::from_secs(20), call)
+        let result = tokio::time::timeout(PATIENCE, call)
             .await
             .expect("the call ends in time");
         if let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", self.shim.id())) {
@@ -215,7 +216,7 @@ impl Pod {
 
     /// Ends everything in the pod's cgroup and removes it.
     pub(crate) fn end_by_cgroup(&self) {
-        for dir in cgroup_dirs(&format!("{}/pod", self.cgroup)) {
+        for dir in cgroup::directories(&format!("{}/pod", self.cgroup)) {
             kill_below(&dir);
         }
     }
@@ -224,7 +225,7 @@ impl Pod {
     pub(crate) async fn restart(self) -> Self {
         let fresh = Self::spawn(&[]).await;
         self.end_by_cgroup();
-        for dir in cgroup_dirs(&self.cgroup) {
+        for dir in cgroup::directories(&self.cgroup) {
             kill_below(&dir);
         }
         fresh
@@ -246,10 +247,10 @@ impl Pod {
         let status = wait_for("the shim's exit", || self.shim.try_wait().unwrap());
         assert!(status.success(), "the shim left with {status}");
         // Its own cgroup is the daemon's to remove.
-        for dir in cgroup_dirs(&format!("{}/shims", self.cgroup)) {
+        for dir in cgroup::directories(&format!("{}/shims", self.cgroup)) {
             wait_for("the shim's cgroup to be empty", || fs::remove_dir(&dir).ok());
         }
-        for dir in cgroup_dirs(&self.cgroup) {
+        for dir in cgroup::directories(&self.cgroup) {
             let left: Vec<_> = fs::read_dir(&dir)
                 .unwrap()
                 .filter(|entry| entry.as_ref().unwrap().path().is_dir())
@@ -267,7 +268,7 @@ impl Drop for Pod {
         let _ = self.shim.kill();
         let _ = self.shim.wait();
         let _ = nix::mount::umount2(&self.netns, nix::mount::MntFlags::MNT_DETACH);
-        for dir in cgroup_dirs(&self.cgroup).into_iter().rev() {
+        for dir in cgroup::directories(&self.cgroup).into_iter().rev() {
             kill_below(&dir);
         }
     }
@@ -275,20 +276,10 @@ impl Drop for Pod {
 
 /// The program, with `socket` as its descriptor 3. A shell moves it there, since a test may not use unsafe code.
 fn command(program: &str, socket: OwnedFd) -> Command {
-    let bin = std::env::var_os("CORACLE_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin"),
-        PathBuf::from,
-    );
-    let program = bin.join(program);
-    assert!(
-        program.exists(),
-        "{} is missing: run `make build`, or set CORACLE_BIN",
-        program.display()
-    );
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", "exec \"$@\" 3<&0 0</dev/null", "sh"])
-        .arg(program)
+        .arg(program::path(program))
         .stdin(Stdio::from(socket));
     command
 }
@@ -345,52 +336,8 @@ pub(crate) fn spec(args: &[&str], cgroup: &str) -> Value {
     })
 }
 
-fn make_layer(layer: &Path) {
-    for directory in ["bin", "dev", "proc", "sys", "tmp", "etc"] {
-        fs::create_dir_all(layer.join(directory)).unwrap();
-    }
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"]
-        .into_iter()
-        .find(|path| Path::new(path).exists());
-    fs::copy(
-        busybox.expect("busybox-static is installed"),
-        layer.join("bin/busybox"),
-    )
-    .unwrap();
-    let applets = "sh cat echo ls id hostname sleep true false kill ps head tail seq dd yes mount umount readlink setsid \
-                   nsenter chroot od wc grep printf mkdir rm touch nc ip stty tty tr";
-    for applet in applets.split_whitespace() {
-        symlink("busybox", layer.join("bin").join(applet)).unwrap();
-    }
-}
-
-/// Polls until there is a value, for at most 5 s.
-pub(crate) fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
-        if let Some(value) = poll() {
-            return value;
-        }
-        assert!(Instant::now() < end, "waited too long for {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 pub(crate) fn mounts() -> String {
     fs::read_to_string("/proc/thread-self/mountinfo").unwrap()
-}
-
-/// The directories of a cgroup in all hierarchies that have it.
-pub(crate) fn cgroup_dirs(cgroup: &str) -> Vec<PathBuf> {
-    let mounts = mounts();
-    let points = mounts
-        .lines()
-        .filter(|line| line.contains(" - cgroup"))
-        .filter_map(|line| line.split(' ').nth(4));
-    points
-        .map(|point| PathBuf::from(format!("{point}{cgroup}")))
-        .filter(|dir| dir.is_dir())
-        .collect()
 }
 
 fn kill_below(dir: &Path) {
@@ -402,7 +349,7 @@ fn kill_below(dir: &Path) {
     {
         kill_below(&entry.path());
     }
-    for _ in 0..50 {
+    for _ in 0..1000 {
         let _ = fs::write(dir.join("freezer.state"), "THAWED");
         for pid in fs::read_to_string(dir.join("cgroup.procs"))
             .unwrap_or_default()
