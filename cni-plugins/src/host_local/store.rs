@@ -19,8 +19,11 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+const LOCK: &str = "lock";
 const OWNERS: &str = ".owners";
 const BOOT: &str = ".boot";
+/// An owner's file that is being written, under the lock; no owner's name lacks a colon.
+const NEW: &str = "new";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// In the owner's file of an address that upstream's plugin gave out: nobody knows in which boot.
 const UNKNOWN_BOOT: &str = "-";
@@ -73,7 +76,7 @@ impl Store {
     /// container survives a reboot.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(dir).map_err(|source| failed("make", dir, source))?;
-        let path = dir.join("lock");
+        let path = dir.join(LOCK);
         let lock = File::options().create(true).append(true).open(&path);
         let lock = lock.map_err(|source| failed("open", &path, source))?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed("lock", &path, error.into()))?;
@@ -87,14 +90,15 @@ impl Store {
         store.index()?;
         if store.read(&dir.join(BOOT))?.as_deref() != Some(&store.boot) {
             store.sweep()?;
-            store.write(&dir.join(BOOT), &store.boot)?;
+            // It only saves the next one from looking again: a full disk does not keep a DEL from freeing.
+            let _ = store.write(&dir.join(BOOT), &store.boot);
         }
         Ok(store)
     }
 
-    /// Opens a store that exists; a missing one holds nothing.
+    /// Opens a store that exists; a missing one, or one that nobody came to lock, holds nothing.
     pub(crate) fn open_existing(dir: &Path) -> Result<Option<Self>, StoreError> {
-        if dir.is_dir() {
+        if dir.join(LOCK).exists() {
             Self::open(dir).map(Some)
         } else {
             Ok(None)
@@ -138,6 +142,8 @@ impl Store {
             self.remove(&self.dir.join(address.to_string()))?;
         }
         self.remove(&self.owner_file(holder))?;
+        // Under the lock nobody is writing one: a killed ADD left it.
+        self.remove(&self.owner_file(holder).with_file_name(NEW))?;
         Ok(held)
     }
 
@@ -201,9 +207,13 @@ impl Store {
         if dir.is_dir() {
             return Ok(());
         }
+        let files = self.files()?;
+        if files.is_empty() {
+            return Ok(());
+        }
         let new = self.dir.join(".owners.new");
         fs::create_dir_all(&new).map_err(|source| failed("make", &new, source))?;
-        for (address, path) in self.files()? {
+        for (address, path) in files {
             let Some(holder) = self.read(&path)?.as_deref().and_then(parse_content) else {
                 continue;
             };
@@ -225,7 +235,9 @@ impl Store {
 
     fn note(&self, holder: &Holder, boot: &str, addresses: &[IpAddr]) -> Result<(), StoreError> {
         let lines: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
-        self.write(&self.owner_file(holder), &format!("{boot}\n{}", lines.join("\n")))
+        let owners = self.dir.join(OWNERS);
+        fs::create_dir_all(&owners).map_err(|source| failed("make", &owners, source))?;
+        self.replace(&self.owner_file(holder), &format!("{boot}\n{}", lines.join("\n")))
     }
 
     fn is_held_by(&self, address: IpAddr, holder: &Holder) -> Result<bool, StoreError> {
@@ -257,6 +269,19 @@ impl Store {
         fs::write(path, text).map_err(|source| failed("write", path, source))
     }
 
+    /// Whoever is killed here, or finds the disk full, leaves the old content: it says what a DEL has to free.
+    fn replace(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+        let new = path.with_file_name(NEW);
+        let written = self.write(&new, text);
+        let replaced =
+            written.and_then(|()| fs::rename(&new, path).map_err(|source| failed("rename", &new, source)));
+        if replaced.is_err() {
+            // The first failure is the one to tell; a DEL removes what stays.
+            let _ = fs::remove_file(&new);
+        }
+        replaced
+    }
+
     fn remove(&self, path: &Path) -> Result<(), StoreError> {
         match fs::remove_file(path) {
             Err(source) if source.kind() != ErrorKind::NotFound => Err(failed("remove", path, source)),
@@ -277,7 +302,10 @@ fn owner_of(path: &Path) -> Option<Holder> {
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = fs::read_dir(dir).map_err(|source| failed("list", dir, source))?;
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|source| failed("list", dir, source))?,
+    };
     entries
         .map(|entry| {
             entry
