@@ -58,19 +58,24 @@ fn main() {
     }
     for goes_away in [false, true] {
         let (mut adds, mut dels) = (Vec::new(), Vec::new());
+        let (mut add_cpu, mut del_cpu) = (Vec::new(), Vec::new());
         for n in live..live + count {
             let attachment = attachment(n + count * usize::from(goes_away));
             std::thread::sleep(Duration::from_millis(40));
-            let start = Instant::now();
+            let (start, used) = (Instant::now(), cpu());
             let result = caller.add(&list, &attachment).unwrap();
             adds.push(start.elapsed());
+            add_cpu.push(cpu() - used);
             std::thread::sleep(Duration::from_millis(40));
-            let start = Instant::now();
+            let (start, used) = (Instant::now(), cpu());
             caller.del(&list, &attachment, Some(&result), goes_away).unwrap();
             dels.push(start.elapsed());
+            del_cpu.push(cpu() - used);
             nix::mount::umount(attachment.netns.as_ref().unwrap()).unwrap();
         }
         print("ADD", adds);
+        print("ADD cpu", add_cpu);
+        print("DEL cpu", del_cpu);
         print(
             if goes_away {
                 "DEL (namespace goes away)"
@@ -80,6 +85,15 @@ fn main() {
             dels,
         );
     }
+}
+
+/// Processor time of the plugins so far.
+fn cpu() -> Duration {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
+    [usage.user_time(), usage.system_time()]
+        .iter()
+        .map(|time| Duration::from_micros(u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap()))
+        .sum()
 }
 
 fn netns(n: usize) -> PathBuf {

@@ -63,6 +63,11 @@ impl Ipam {
         }
     }
 
+    /// Whether it may want the interface to be there when it is asked for an address: a DHCP client does.
+    pub(crate) fn asks_through_interface(&self) -> bool {
+        matches!(self, Self::Other(..))
+    }
+
     /// ADD.
     pub(crate) fn add(&self, request: &Request) -> Outcome<CniResult> {
         let (kind, result) = match self {

@@ -4,6 +4,8 @@
 //! streams does both after the plugin has answered and ended.
 
 use crate::rules::Rules;
+use coracle_linux::netlink::route::link::{self, Which};
+use coracle_linux::netlink::{Protocol, Socket};
 use coracle_linux::process;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -13,22 +15,23 @@ use std::time::Duration;
 /// nf_tables transaction of the namespace needs, for as long. Later the lock is free at once.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Gives the rules' socket and the deletion of a link to a child. Without a child they happen here.
+/// Gives the rules' socket and the deletion of a link to a child. Without a child they happen here. The link is known by
+/// its number: a new one of its name may be there by then.
 ///
 /// Whoever closes the socket last waits. That must be the child: it goes on until this program has ended, which it sees
 /// by the end of a pipe that this program keeps open.
-pub(crate) fn hold(rules: Option<Rules>, link: Option<String>) {
+pub(crate) fn hold(rules: Option<Rules>, link: Option<u32>) {
     if rules.is_none() && link.is_none() {
         return;
     }
     let Ok((ended, alive)) = pipe_with(PipeFlags::CLOEXEC) else {
-        return delete(link.as_deref());
+        return delete(link);
     };
     let mut ends = (Some(ended), Some(alive));
     let work = || {
         ends.1 = None;
         close_streams();
-        delete(link.as_deref());
+        delete(link);
         if let Some(ended) = &ends.0 {
             let mut buffer = [0];
             // Nothing is ever written: this returns at the end of the pipe.
@@ -40,14 +43,14 @@ pub(crate) fn hold(rules: Option<Rules>, link: Option<String>) {
     match process::clone(&process::Clone::default(), work) {
         // Never closed here: the kernel does it when this program ends, after the rules' socket.
         Ok(_) => std::mem::forget(ends.1),
-        Err(_) => delete(link.as_deref()),
+        Err(_) => delete(link),
     }
 }
 
-fn delete(link: Option<&str>) {
-    if let Some(name) = link {
+fn delete(link: Option<u32>) {
+    if let (Some(index), Ok(mut socket)) = (link, Socket::open(Protocol::Route)) {
         // Nobody is left to tell; GC and a repeated DEL find the link by its name.
-        let _ = coracle_linux::link::delete(name);
+        let _ = socket.request(&[link::delete(Which::Index(index))]);
     }
 }
 

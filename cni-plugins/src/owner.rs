@@ -3,6 +3,7 @@
 use coracle_cni_protocol::ValidAttachment;
 use coracle_cni_protocol::plugin::Request;
 use coracle_linux::netlink::route::link::Mac;
+use std::net::IpAddr;
 
 /// Comments in nf_tables and aliases of links end at about 250 bytes.
 const LONGEST_COMMENT: usize = 240;
@@ -55,9 +56,17 @@ impl Owner {
         local_mac(self.hash(1))
     }
 
-    /// MAC address of the container's end.
-    pub(crate) fn container_mac(&self) -> Mac {
-        local_mac(self.hash(2))
+    /// MAC address of the container's end: that of its IP address, whoever has it, so that no neighbour needs to be told
+    /// when the address changes hands. Without one the attachment's.
+    pub(crate) fn container_mac(&self, address: Option<IpAddr>) -> Mac {
+        match address {
+            Some(IpAddr::V4(address)) => {
+                let [a, b, c, d] = address.octets();
+                Mac([0x0a, 0x58, a, b, c, d])
+            }
+            Some(IpAddr::V6(address)) => local_mac(hash(&address.octets())),
+            None => local_mac(self.hash(2)),
+        }
     }
 
     fn hash(&self, salt: u8) -> u64 {
@@ -119,8 +128,19 @@ mod tests {
         ] {
             assert_ne!(one.veth(), other.veth());
         }
-        assert_ne!(one.host_mac(), one.container_mac());
+        assert_ne!(one.host_mac(), one.container_mac(None));
         assert_eq!(one.host_mac().0[0] & 3, 2);
+    }
+
+    #[test]
+    fn a_mac_address_follows_from_the_ip_address_not_from_its_holder() {
+        let (one, other) = (owner("n", "a", "eth0"), owner("n", "b", "eth0"));
+        for address in ["10.7.0.2", "fd07::2"] {
+            let address = Some(address.parse().unwrap());
+            assert_eq!(one.container_mac(address), other.container_mac(address));
+            assert_eq!(one.container_mac(address).0[0] & 3, 2);
+        }
+        assert_ne!(one.container_mac(None), other.container_mac(None));
     }
 
     #[test]

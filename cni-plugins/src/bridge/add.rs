@@ -1,9 +1,18 @@
 //! ADD.
+//!
+//! ```text
+//!  bridge there -> addresses -> veth pair -> container's side up -> gateways, masquerading -> host end joins the bridge
+//! ```
+//!
+//! Joining comes last, so that what the container's interface says when it comes up reaches nobody: a bridge copies it to
+//! every port, and with 900 of them that was most of an ADD. It comes before the container's side where somebody must hear
+//! that (see [`is_announced`]).
 
 use super::BridgeError;
 use super::container;
 use super::host;
 use super::plan::Plan;
+use super::veth;
 use crate::failure::Outcome;
 use crate::ipam::Ipam;
 use crate::netns::Netns;
@@ -15,10 +24,9 @@ use crate::undo::{Undo, or_undo};
 use coracle_cni_protocol::plugin::Request;
 use coracle_cni_protocol::{CniResult, Dns, Interface, IpConfig};
 use coracle_linux::netlink::nftables::{Data, Element};
-use coracle_linux::netlink::route::link::{self, Change, Link, Mac, Veth, Which};
-use coracle_linux::netlink::{NetlinkError, Protocol, Socket};
+use coracle_linux::netlink::route::link::{self, Link, Mac, Which};
+use coracle_linux::netlink::{Protocol, Socket};
 use ipnet::IpNet;
-use nix::errno::Errno;
 
 /// Attaches the container; takes everything back when a step fails.
 pub(super) fn add(request: &Request) -> Outcome<CniResult> {
@@ -31,8 +39,20 @@ pub(super) fn add(request: &Request) -> Outcome<CniResult> {
     let mut inside = netns.socket()??;
     refuse_existing(request, &mut inside, &mut socket)?;
     let result = or_undo(|undo| {
-        let mut result = addresses(request, &plan, &ipam, undo)?;
-        let macs = make_veth(request, &plan, &netns, &mut socket, &bridge, undo)?;
+        let pair = veth::Pair::of(request, &plan, &netns, &bridge);
+        let announced = is_announced(&plan, &ipam);
+        let (mut result, macs);
+        if ipam.asks_through_interface() {
+            macs = pair.make(&mut socket, None, undo)?;
+            pair.join(&mut socket)?;
+            result = addresses(request, &plan, &ipam, undo)?;
+        } else {
+            result = addresses(request, &plan, &ipam, undo)?;
+            macs = pair.make(&mut socket, result.ips.first().map(|ip| ip.address.addr()), undo)?;
+            if announced {
+                pair.join(&mut socket)?;
+            }
+        }
         container::configure(&mut inside, &netns, &request.ifname, &plan, &result)?;
         if plan.gateway {
             host::ensure_gateways(&mut socket, &request.network, &plan, &bridge, &gateways(&result))?;
@@ -40,11 +60,21 @@ pub(super) fn add(request: &Request) -> Outcome<CniResult> {
         if plan.masquerade {
             masquerade(request, &result, undo)?;
         }
+        pair.wait_until_operational(&mut socket)?;
+        if !announced {
+            pair.join(&mut socket)?;
+        }
         result.interfaces = interfaces(request, &plan, &bridge, macs);
         result.ips.iter_mut().for_each(|ip| ip.interface = Some(2));
         Ok(result)
     })?;
     Ok(after(prev, result))
+}
+
+/// Whether the container's interface comes up as a port of the bridge: so that others hear its search for duplicates, its
+/// questions for an address, and that an address now is at a MAC address that does not follow from it.
+fn is_announced(plan: &Plan, ipam: &Ipam) -> bool {
+    plan.detect_duplicates || plan.mac.is_some() || ipam.asks_through_interface()
 }
 
 /// A second ADD must not take the first one's veth for its own. But one that a DEL has disconnected, and whose deletion
@@ -57,7 +87,7 @@ fn refuse_existing(request: &Request, inside: &mut Socket, host: &mut Socket) ->
     let disconnected = link::find(host, Which::Name(&owner.veth()))?
         .is_some_and(|link| link.alias == Some(owner.comment()) && !link.up && link.master.is_none());
     if disconnected {
-        remove_stale(host, &owner.veth(), &owner.comment())?;
+        veth::remove_stale(host, &owner.veth(), &owner.comment())?;
     }
     // Also when the child was faster just now.
     if link::find(inside, Which::Name(&request.ifname))?.is_some() {
@@ -108,79 +138,6 @@ fn remember_data_dir(network: &str, data_dir: std::path::PathBuf) -> Outcome<()>
         })?;
     }
     Ok(())
-}
-
-/// Makes the pair with its container end in place, the host end a port of the bridge and up: one message to the kernel.
-fn make_veth<'a>(
-    request: &Request,
-    plan: &Plan,
-    netns: &Netns,
-    socket: &mut Socket,
-    bridge: &Link,
-    undo: &mut Undo<'a>,
-) -> Outcome<(Mac, Mac)> {
-    let owner = Owner::of(request);
-    let name = owner.veth();
-    let comment = owner.comment();
-    let (host_mac, container_mac) = (
-        owner.host_mac(),
-        plan.mac.unwrap_or_else(|| owner.container_mac()),
-    );
-    let veth = Veth {
-        name: &name,
-        mac: host_mac,
-        master: Some(bridge.index),
-        peer_name: &request.ifname,
-        peer_mac: container_mac,
-        peer_namespace: netns.fd(),
-        mtu: plan.mtu,
-    };
-    let port = Change {
-        up: Some(true),
-        alias: Some(&comment),
-        no_link_local: true,
-        hairpin: plan.hairpin.then_some(true),
-        isolated: plan.isolated.then_some(true),
-        ..Change::default()
-    };
-    let messages = [link::new_veth(&veth), link::change(Which::Name(&name), &port)];
-    let undo_name = name.clone();
-    let made = match socket.request(&messages[..1]) {
-        Err(error) if error.errno() == Some(Errno::EEXIST) => {
-            remove_stale(socket, &name, &comment)?;
-            socket.request(&messages[..1])
-        }
-        other => other,
-    };
-    made?;
-    undo.push("veth", move || Ok(host::delete_link(&undo_name)?));
-    match socket.request(&messages[1..]) {
-        // A kernel without IPv6 does not know what link-local addresses are.
-        Err(error) if error.errno() == Some(Errno::EAFNOSUPPORT) => {
-            let port = Change {
-                no_link_local: false,
-                ..port
-            };
-            socket.request(&[link::change(Which::Name(&name), &port)])?;
-        }
-        other => other?,
-    }
-    Ok((host_mac, container_mac))
-}
-
-/// Deletes a host end of ours that its container no longer has: an earlier DEL's child is about to, or an ADD was killed.
-fn remove_stale(socket: &mut Socket, name: &str, comment: &str) -> Outcome<()> {
-    let Some(found) = link::find(socket, Which::Name(name))? else {
-        return Ok(());
-    };
-    // Without alias it is one that a killed ADD did not come to name.
-    if found.alias.as_deref().is_some_and(|alias| alias != comment) {
-        return Err(BridgeError::HostInterfaceExists(name.to_owned()).into());
-    }
-    match socket.request(&[link::delete(Which::Index(found.index))]) {
-        Err(error) if error.errno() != Some(Errno::ENODEV) => Err(NetlinkError::into(error)),
-        _ => Ok(()),
-    }
 }
 
 fn gateways(result: &CniResult) -> Vec<IpNet> {

@@ -63,6 +63,8 @@ pub(super) fn configure(
             return Err(coracle_linux::netlink::NetlinkError::Refused(refusal).into());
         }
     }
+    // Reading a link brings its state up to date: what it says when it is ready, it says now.
+    link::find(socket, which)?;
     Ok(())
 }
 

@@ -30,7 +30,11 @@ use std::net::IpAddr;
 pub(super) fn del(request: &Request) -> Outcome<()> {
     let plan = Plan::of(request)?;
     let owner = Owner::of(request);
-    let veth = disconnect(&owner);
+    let veth = host_end(&owner);
+    let disconnected = match &veth {
+        Ok(Some(link)) => disconnect(*link),
+        _ => Ok(()),
+    };
     let freed = Ipam::of(request).and_then(|ipam| ipam.del(request));
     let rules = if plan.masquerade {
         forget(request, &owner, freed.as_deref().unwrap_or_default()).map(Some)
@@ -38,22 +42,23 @@ pub(super) fn del(request: &Request) -> Outcome<()> {
         Ok(None)
     };
     let goes_away = request.environment.text(NETNS_GOES_AWAY) == "1";
-    let (veth_error, name) = match veth {
-        Ok(name) => (None, name),
-        Err(error) => (Some(error), Some(owner.veth())),
-    };
-    let (rules, rules_error) = match rules {
-        Ok(rules) => (rules, None),
-        Err(error) => (None, Some(error)),
-    };
-    linger::hold(rules, name.filter(|_| !goes_away));
-    match [veth_error, freed.err(), rules_error]
+    let (veth, veth_error) = apart(veth);
+    let (rules, rules_error) = apart(rules);
+    linger::hold(rules, veth.filter(|_| !goes_away));
+    match [veth_error, disconnected.err(), freed.err(), rules_error]
         .into_iter()
         .flatten()
         .next()
     {
         Some(error) => Err(error),
         None => Ok(()),
+    }
+}
+
+fn apart<T>(found: Outcome<Option<T>>) -> (Option<T>, Option<PluginErrorFrom>) {
+    match found {
+        Ok(found) => (found, None),
+        Err(error) => (None, Some(error)),
     }
 }
 
@@ -66,30 +71,31 @@ pub(super) fn masquerade_place(network: &str, address: IpNet) -> Key {
     (NetworkChain::Masquerade(address).name(network), key)
 }
 
-/// Takes the host end off the network, so that its address can be given to the next one. Returns its name if it exists.
-fn disconnect(owner: &Owner) -> Outcome<Option<String>> {
-    let name = owner.veth();
-    let mut socket = Socket::open(Protocol::Route)?;
-    let Some(found) = link::find(&mut socket, Which::Name(&name))? else {
-        return Ok(None);
-    };
-    if found
-        .alias
-        .as_deref()
-        .is_some_and(|alias| alias != owner.comment())
-    {
-        return Ok(None);
-    }
+/// The number of the attachment's host end, if it exists and is ours.
+fn host_end(owner: &Owner) -> Outcome<Option<u32>> {
+    let found = link::find(&mut Socket::open(Protocol::Route)?, Which::Name(&owner.veth()))?;
+    // Without alias it is one that a killed ADD did not come to name.
+    let own = |link: &link::Link| link.alias.as_ref().is_none_or(|alias| *alias == owner.comment());
+    Ok(found.filter(own).map(|link| link.index))
+}
+
+/// Takes the host end off the network, so that its address can be given to the next one.
+fn disconnect(host_end: u32) -> Outcome<()> {
     let off = Change {
-        up: Some(false),
         master: Some(0),
         ..Change::default()
     };
-    match socket.request(&[link::change(Which::Index(found.index), &off)]) {
+    let down = Change {
+        up: Some(false),
+        ..Change::default()
+    };
+    // Off the bridge first: a port that goes down makes the bridge look through all others, and so does one that leaves.
+    let which = Which::Index(host_end);
+    let changes = [link::change(which, &off), link::change(which, &down)];
+    match Socket::open(Protocol::Route)?.request(&changes) {
         // It went with its namespace this moment.
-        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
-        Err(error) => Err(PluginErrorFrom::from(error)),
-        Ok(()) => Ok(Some(name)),
+        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
+        other => Ok(other?),
     }
 }
 

@@ -6,7 +6,8 @@
 //!  `inet coracle`: pod address -> masquerade chain of the network
 //! ```
 //!
-//! Names and MAC addresses follow from the attachment, so that DEL finds everything from the attachment's name alone.
+//! Names follow from the attachment, so that DEL finds everything from the attachment's name alone. The container's MAC
+//! address follows from its IP address: who knew the last holder of that address reaches the next one.
 
 mod add;
 mod check;
@@ -14,6 +15,7 @@ mod container;
 mod del;
 mod host;
 mod plan;
+mod veth;
 
 use crate::failure::Outcome;
 use crate::ipam::Ipam;
@@ -52,6 +54,9 @@ pub(crate) enum BridgeError {
     /// A link that was just made is gone.
     #[error("interface {0:?} disappeared")]
     Vanished(String),
+    /// The pair of links does not come to carry packets.
+    #[error("interface {0:?} stays down")]
+    NotOperational(String),
     /// The address manager's default route contradicts `isDefaultGateway`.
     #[error("isDefaultGateway ineffective because IPAM sets default route via {0}")]
     OtherDefaultRoute(IpAddr),

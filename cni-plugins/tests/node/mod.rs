@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_coracle-cni");
 pub(crate) const BIN: &str = "/run/bin";
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Node {
     /// Settings that networks change, as they were before: a new namespace begins with the values of the first one.
@@ -127,7 +127,6 @@ impl Node {
         let veth = Veth {
             name: &name,
             mac: Mac([2, 0, 0, 0, n, 1]),
-            master: None,
             peer_name: "e0",
             peer_mac: Mac([2, 0, 0, 0, n, 9]),
             peer_namespace: file.as_fd(),
@@ -284,7 +283,7 @@ fn configure(socket: &mut Socket, name: &str, n: u8, host: u8) {
 }
 
 pub(crate) fn caller() -> Caller {
-    Caller::new(vec![BIN.into()]).timeout(Duration::from_secs(20))
+    Caller::new(vec![BIN.into()]).timeout(Duration::from_secs(60))
 }
 
 pub(crate) fn attachment(id: &str, netns: &Path) -> Attachment {
@@ -355,9 +354,15 @@ pub(crate) fn serve(node: &Node, netns: &Path, port: u16) {
 /// What the server there says about where we come from.
 pub(crate) fn ask(address: &str, port: u16) -> Result<String, std::io::Error> {
     let address = SocketAddr::new(address.parse().unwrap(), port);
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Whether nothing answers there: refused, unreachable or silent. Where an answer must not come, it is not waited for long.
+pub(crate) fn closed(address: &str, port: u16) -> bool {
+    let address = SocketAddr::new(address.parse().unwrap(), port);
+    TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err()
 }

@@ -15,6 +15,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_TXQLEN: u16 = 13;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
@@ -39,6 +40,10 @@ const AF_INET6: u16 = 10;
 const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 const IPV4_DEVCONF_ROUTE_LOCALNET: u16 = 26;
 const DEVCONF_DISABLE_IPV6: usize = 26;
+
+// Operational states (RFC 2863) in which packets pass.
+const OPERSTATE_UNKNOWN: u8 = 0;
+const OPERSTATE_UP: u8 = 6;
 
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
@@ -78,6 +83,9 @@ pub struct Link {
     pub mtu: u32,
     /// Set up by the administrator.
     pub up: bool,
+    /// Packets pass: it is up, and with a veth so is the other end. Since Linux 6.8 the kernel brings this up to date for
+    /// whoever reads the link; before, it follows a moment after the cause.
+    pub operational: bool,
     /// The loopback interface.
     pub loopback: bool,
     /// Receives all packets.
@@ -111,8 +119,6 @@ pub struct Veth<'a> {
     pub name: &'a str,
     /// MAC address of this end.
     pub mac: Mac,
-    /// Bridge this end becomes a port of.
-    pub master: Option<u32>,
     /// Name of the peer.
     pub peer_name: &'a str,
     /// MAC address of the peer.
@@ -200,11 +206,7 @@ pub fn new_veth(veth: &Veth<'_>) -> Message {
             info.with_text(IFLA_INFO_KIND, "veth")
                 .with_nested(IFLA_INFO_DATA, |data| data.with_nested(VETH_INFO_PEER, peer))
         });
-    optional_u32(
-        optional_u32(message, IFLA_MTU, veth.mtu),
-        IFLA_MASTER,
-        veth.master,
-    )
+    optional_u32(message, IFLA_MTU, veth.mtu)
 }
 
 /// Makes a bridge. An explicit MAC address stays when ports come and go.
@@ -367,6 +369,11 @@ fn parse(body: &[u8]) -> Option<Link> {
             .map(Mac),
         mtu: attributes.u32(IFLA_MTU)?,
         up: flags & IFF_UP != 0,
+        operational: flags & IFF_UP != 0
+            && matches!(
+                attributes.find(IFLA_OPERSTATE),
+                None | Some(&[OPERSTATE_UNKNOWN | OPERSTATE_UP])
+            ),
         loopback: flags & IFF_LOOPBACK != 0,
         promiscuous: flags & IFF_PROMISC != 0
             || attributes.u32(IFLA_PROMISCUITY).is_some_and(|count| count > 0),
