@@ -20,7 +20,7 @@ help:
 	echo "make bench   compares with containerd, runc and crun (needs root)"
 	echo "make clean   removes what was built here"
 
-demo: root build
+demo: root build setup-demo
 	@examples/demo.sh
 
 test: root setup-test check build
