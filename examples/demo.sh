@@ -22,6 +22,7 @@ main() {
     export PATH=$bin:$PATH
     work=$(mktemp -d "/tmp/$name.XXXXXX")
     export CORACLE_ADDRESS=unix://$work/run/coracled.sock CORACLECTL_DATA=$work/pods
+    exec 3>&2
     trap 'failed $?' EXIT
     trap 'exit 130' INT TERM HUP PIPE
     snapshot >"$work/before"
@@ -115,7 +116,8 @@ start_daemon() {
     printf 'cgroup_root = "/%s"\n' "$name" >"$work/config.toml"
     comment "\$ coracled --config $work/config.toml --root $work/lib --state $work/run \\"
     comment "      --listen $CORACLE_ADDRESS --cni-conf-dir $work/net.d --cni-bin-dir $work/plugins &"
-    coracled --config "$work/config.toml" --root "$work/lib" --state "$work/run" \
+    # In a session of its own: Ctrl-C must not end the daemon before its pods are removed.
+    setsid coracled --config "$work/config.toml" --root "$work/lib" --state "$work/run" \
         --listen "$CORACLE_ADDRESS" --cni-conf-dir "$work/net.d" --cni-bin-dir "$work/plugins" \
         >"$work/coracled.log" 2>&1 &
     daemon=$!
@@ -125,7 +127,7 @@ start_daemon() {
 
 play_pod() {
     comment "\$ coraclectl play examples/sidecar.yaml --follow &"
-    coraclectl play "$here/sidecar.yaml" --follow >"$work/play.log" 2>&1 &
+    setsid coraclectl play "$here/sidecar.yaml" --follow >"$work/play.log" 2>&1 &
     player=$!
     await "the server" grep -q '^\[server\] serving on port 8080' "$work/play.log"
     grep '^pod ' "$work/play.log" | indent
@@ -206,9 +208,12 @@ difference() {
 # Runs at every end but a good one: takes away what there is, and says what to read.
 failed() {
     local code=$1
-    trap - EXIT INT TERM HUP
-    trap '' PIPE
+    trap - EXIT
+    # Bounded by the deadlines below, so that an impatient second Ctrl-C need not be heard.
+    trap '' INT TERM HUP PIPE
     set +e
+    # A signal may have come within a command whose output goes elsewhere.
+    exec 2>&3
     echo "demo: it stopped before its end (code $code); the last lines of what was going on:" >&2
     tail -n 15 "$work/play.log" 2>/dev/null | sed 's/^/     play: /' >&2
     tail -n 15 "$work/coracled.log" 2>/dev/null | sed 's/^/     coracled: /' >&2
