@@ -18,10 +18,12 @@ pub fn path(name: &str) -> PathBuf {
     program
 }
 
-/// `coracle`.
+/// `coracle`, without what the caller's own service manager may have left in the environment.
 #[must_use]
 pub fn coracle() -> Command {
-    Command::new(path("coracle"))
+    let mut command = Command::new(path("coracle"));
+    command.env_remove("LISTEN_FDS");
+    command
 }
 
 /// What a command said and how it ended.

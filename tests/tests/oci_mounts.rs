@@ -356,7 +356,7 @@ fn propagation_follows_the_volume() {
         let script = format!(
             "cd {root}; mount -t tmpfs tmpfs volume; mkdir volume/container volume/host
              {coracle} --root state run {id} > out 2>&1 &
-             while ! test -e rootfs/ready; do sleep 0.01; done
+             while ! test -e rootfs/ready; do kill -0 $!; sleep 0.01; done
              mount -t tmpfs tmpfs volume/host; touch volume/host/mark
              grep -q volume/container /proc/self/mountinfo && echo host-sees >> seen || touch seen
              touch rootfs/go; wait; cat out seen
@@ -548,17 +548,17 @@ fn a_killed_creation_leaves_nothing_running() {
     let mut bundle = Bundle::new("true");
     bundle.spec["hooks"] = json!({"createContainer": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]});
     let mut create = bundle.coracle(&["create", &bundle.id]).spawn().unwrap();
-    let procs = |bundle: &Bundle| -> String {
-        bundle
-            .cgroups()
+    let processes = || {
+        let dirs = bundle.cgroups();
+        let lists = dirs
             .iter()
-            .filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok())
-            .collect()
+            .map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")));
+        lists.flatten().map(|list| list.lines().count()).max()
     };
-    wait_until("the hook", || procs(&bundle).lines().count() >= 2);
+    wait_until("the hook", || processes() == Some(2));
     create.kill().unwrap();
     create.wait().unwrap();
     // The first process goes with its maker, and with it the hook: it is the init of their PID namespace.
-    wait_until("the end of all", || procs(&bundle).is_empty());
+    wait_until("the end of all", || processes().unwrap_or(0) == 0);
     // What is left on disk and in the cgroup tree goes with a forced delete, as the bundle does it.
 }
