@@ -129,6 +129,38 @@ async fn a_name_is_given_to_an_archive_without_one() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_image_of_several_takes_is_an_error() {
+    let (first, tars) = built();
+    let second = image(&[(tars[0].clone(), Compression::None)], json!({}));
+    let named = |first: &Built, name, second: &Built, other| {
+        let mut both = second.blobs.clone();
+        both.extend(first.blobs.clone());
+        let mut index: serde_json::Value = serde_json::from_slice(&first.index(Some(name))).unwrap();
+        let more: serde_json::Value = serde_json::from_slice(&second.index(Some(other))).unwrap();
+        let entries = index["manifests"].as_array_mut().unwrap();
+        entries.extend(more["manifests"].as_array().unwrap().clone());
+        let mut archive = Layer::default().file("index.json", &serde_json::to_vec(&index).unwrap());
+        for (digest, blob) in &both {
+            archive = archive.file(&format!("blobs/{}", digest.replace(':', "/")), blob);
+        }
+        archive.tar()
+    };
+    let name = Reference::parse("a.io/app:x").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+
+    let elsewhere = named(&first, "b.io/first:1", &second, "b.io/second:1");
+    let error = store.import(elsewhere.as_slice(), Some(&name)).await.unwrap_err();
+    assert!(error.to_string().contains("has 2 images"), "{error}");
+    assert!(store.list().is_empty());
+
+    let tags_only = named(&first, "1", &second, "2");
+    let images = store.import(tags_only.as_slice(), Some(&name)).await.unwrap();
+    let tags: Vec<_> = images.iter().flat_map(|image| image.repo_tags.clone()).collect();
+    assert_eq!(tags, ["a.io/app:1", "a.io/app:2"]);
+}
+
+#[tokio::test]
 async fn layers_are_shared_counted_and_removed_with_the_last_image() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(&directory);
@@ -306,6 +338,16 @@ async fn bad_archives_are_refused_by_name_and_leave_nothing() {
         (
             Layer::default().file("manifest.json", b"[{}]").tar(),
             "missing field `Config`",
+        ),
+        (
+            Layer::default()
+                .file("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)
+                .tar(),
+            "index.json lists no image",
+        ),
+        (
+            Layer::default().file("manifest.json", b"[]").tar(),
+            "manifest.json lists no image",
         ),
         (without(layer).archive(None), "no file"),
         (changed(layer, same_size).archive(None), "the manifest says"),

@@ -66,6 +66,26 @@ impl Fixture {
 }
 
 #[tokio::test]
+async fn a_registry_that_is_not_there_is_said_once() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let fixture = Fixture::new();
+    let error = fixture.pull(&format!("{address}/app:1"), None).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    let mut told = vec![error.to_string()];
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        told.push(error.to_string());
+        source = error.source();
+    }
+    for text in &told {
+        assert!(text.contains(&address.to_string()), "{told:?}");
+        assert_eq!(text.matches("refused").count(), 1, "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_is_fetched_and_sent_but_not_to_the_storage_behind_a_redirect() {
     let built = Arc::new(built());
     let blobs = Arc::clone(&built);

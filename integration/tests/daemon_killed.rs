@@ -136,6 +136,11 @@ fn a_killed_shim_is_reported_and_leaves_nothing() {
         let config = pods::sandbox("orphan", &node.folder("logs"));
         let pod = cri.run(&config);
         let container = cri.launch(&pod, &config, &pods::container("server", &["serve", "8080"]));
+        // Its cgroup stays until it is removed, below the pod's.
+        let ended = cri.launch(&pod, &config, &pods::container("ended", &["true"]));
+        wait::until_true(wait::SOON, "the short container has ended", || {
+            status(&cri, &ended).state() == ContainerState::ContainerExited
+        });
         node.signal(node.pid_of(&["coracle-shim", &pod]), "KILL");
         shimless_pod_is_reported(&cri, &pod, &container);
         wait::until_true(wait::SOON, "the container's processes are ended", || {

@@ -24,7 +24,11 @@ struct Entry {
 
 /// All images of `manifest.json`.
 pub(super) fn candidates(spool: &Spool, options: &Options) -> Result<Vec<Candidate>, ImportError> {
-    entries(spool, options)?
+    let entries = entries(spool, options)?;
+    if entries.is_empty() {
+        return Err(ImportError::Empty(FILE));
+    }
+    entries
         .iter()
         .map(|entry| candidate(spool, entry, options))
         .collect()

@@ -34,6 +34,9 @@ pub enum ImportError {
     /// Neither index.json nor manifest.json.
     #[error("archive has neither index.json (OCI) nor manifest.json (docker save)")]
     NotAnImage,
+    /// A list of images that has none.
+    #[error("archive: {0} lists no image")]
+    Empty(&'static str),
     /// A document of the archive is malformed.
     #[error("archive: {file}: {source}")]
     Document {
@@ -73,7 +76,7 @@ pub enum ImportError {
         /// What is wrong.
         source: ReferenceError,
     },
-    /// One name for several images.
+    /// One name for several images, of which one has no name, or none the repository of this one.
     #[error("archive has {0} images, one name cannot be given to all")]
     OneName(usize),
     /// No image for this machine.
@@ -123,7 +126,7 @@ struct Candidate {
 
 impl Store {
     /// Imports all images of `archive` that fit this machine. `name` names an archive's only image, or is the repository for names
-    /// in the archive that are only a tag. An image without any name is found by its id.
+    /// in the archive that are only a tag; used for neither it is an error. An image without any name is found by its id.
     pub async fn import(
         &self,
         archive: impl AsyncRead + Unpin + Send,
@@ -152,7 +155,7 @@ impl Store {
             (Some(name), [only]) => {
                 only.tags.insert(name.to_string());
             }
-            (Some(_), several) if several.iter().any(|candidate| candidate.tags.is_empty()) => {
+            (Some(name), several) if !names_all(name, several) => {
                 return Err(ImportError::OneName(several.len()));
             }
             _ => {}
@@ -187,6 +190,13 @@ impl Store {
         };
         Ok(self.inner.commit(draft).await?)
     }
+}
+
+/// Whether every image has a tag, and one at least from `name`: a name that nothing uses would be lost without a word.
+fn names_all(name: &Reference, several: &[Candidate]) -> bool {
+    let of_name = format!("{}:", name.name());
+    let mut tags = several.iter().flat_map(|candidate| &candidate.tags);
+    tags.any(|tag| tag.starts_with(&of_name)) && several.iter().all(|candidate| !candidate.tags.is_empty())
 }
 
 async fn import_layer(

@@ -61,7 +61,7 @@ pub(super) fn candidates(
     }
     match skipped {
         Some(error) if candidates.is_empty() => Err(error.into()),
-        _ if candidates.is_empty() => Err(ImportError::NotAnImage),
+        _ if candidates.is_empty() => Err(ImportError::Empty("index.json")),
         _ => Ok(candidates),
     }
 }

@@ -262,7 +262,7 @@ impl Client {
         let url = shown(request.uri());
         match tokio::time::timeout(HEADER_TIMEOUT, self.http.request(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(source)) => Err(RegistryError::Request { url, source }),
+            Ok(Err(cause)) => Err(RegistryError::Request { url, cause }),
             Err(_) => Err(RegistryError::Timeout {
                 url,
                 seconds: HEADER_TIMEOUT.as_secs(),
@@ -373,10 +373,10 @@ pub(super) async fn next_chunk(uri: &Uri, body: &mut Incoming) -> Result<Option<
             })?;
         match frame {
             None => return Ok(None),
-            Some(Err(source)) => {
+            Some(Err(cause)) => {
                 return Err(RegistryError::Body {
                     url: shown(uri),
-                    source,
+                    cause,
                 });
             }
             Some(Ok(frame)) => match frame.into_data() {

@@ -48,20 +48,20 @@ pub enum RegistryError {
         url: String,
     },
     /// The request could not be sent or answered.
-    #[error("GET {url}: {}", chain(.source))]
+    #[error("GET {url}: {}", chain(.cause))]
     Request {
         /// Where.
         url: String,
-        /// Why.
-        source: hyper_util::client::legacy::Error,
+        /// Why. Told in full, so that whoever prints sources does not say it twice.
+        cause: hyper_util::client::legacy::Error,
     },
     /// The body broke off.
-    #[error("GET {url}: {}", chain(.source))]
+    #[error("GET {url}: {}", chain(.cause))]
     Body {
         /// Where.
         url: String,
-        /// Why.
-        source: hyper::Error,
+        /// Why, as above.
+        cause: hyper::Error,
     },
     /// Nothing came.
     #[error("GET {url}: nothing received for {seconds} s")]
@@ -177,15 +177,15 @@ impl RegistryError {
 
     /// The host cannot be reached.
     fn is_connect(&self) -> bool {
-        matches!(self, Self::Request { source, .. } if source.is_connect())
+        matches!(self, Self::Request { cause, .. } if cause.is_connect())
     }
 
     /// The TLS handshake failed; it will again.
     fn is_tls(&self) -> bool {
-        let Self::Request { source, .. } = self else {
+        let Self::Request { cause, .. } = self else {
             return false;
         };
-        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(source);
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(cause);
         while let Some(error) = next {
             if error.is::<rustls::Error>() {
                 return true;

@@ -158,7 +158,8 @@ pub fn image(layers: &[(Vec<u8>, Compression)], process: serde_json::Value) -> B
 }
 
 impl Built {
-    fn index(&self, name: Option<&str>) -> Vec<u8> {
+    /// Its index.json.
+    pub fn index(&self, name: Option<&str>) -> Vec<u8> {
         let annotations = name.map_or_else(
             || json!({}),
             |name| json!({ "org.opencontainers.image.ref.name": name }),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coracle_cri::import_v1::ImportRequest;
+use coracle_cri::import_v1::{ImportRequest, ImportedImage};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
@@ -60,14 +60,20 @@ pub(super) async fn run(daemon: &Daemon, arguments: Arguments) -> Result<u8, Ima
     }
     let mut out = io::stdout().lock();
     for image in result? {
-        let name = image
-            .repo_tags
-            .first()
-            .or_else(|| image.repo_digests.first())
-            .unwrap_or(&image.id);
-        table::unless_closed(writeln!(out, "{name} {}", table::short(&image.id)))?;
+        let id = table::short(&image.id);
+        for name in names(&image) {
+            table::unless_closed(writeln!(out, "{name} {id}"))?;
+        }
     }
     Ok(0)
+}
+
+/// What the image is called now: by its tags, for want of them by its digests, for want of these by its id.
+fn names(image: &ImportedImage) -> &[String] {
+    [&image.repo_tags, &image.repo_digests]
+        .into_iter()
+        .find(|names| !names.is_empty())
+        .map_or_else(|| std::slice::from_ref(&image.id), Vec::as_slice)
 }
 
 /// Larger pieces cost memory on both sides, smaller ones time.
