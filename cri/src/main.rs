@@ -15,6 +15,7 @@ mod cgroup_parents;
 mod config;
 mod daemon;
 mod dead_shim;
+mod host_path;
 mod image_service;
 mod import;
 mod links;

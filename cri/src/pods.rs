@@ -18,6 +18,8 @@ pub(crate) struct Sandbox {
     pub(crate) lifecycle: Arc<tokio::sync::RwLock<()>>,
     record: Mutex<SandboxRecord>,
     shim: Mutex<Option<Shim>>,
+    /// Whether its end is wanted: what takes long for one of its containers is given up then.
+    ending: watch::Sender<bool>,
 }
 
 /// The live shim of a pod.
@@ -83,6 +85,7 @@ impl Sandbox {
             lifecycle: Arc::default(),
             record: Mutex::new(record),
             shim: Mutex::new(None),
+            ending: watch::Sender::new(false),
         }
     }
 
@@ -123,7 +126,20 @@ impl Sandbox {
 
     /// Whether containers can be made in it.
     pub(crate) fn is_ready(&self) -> bool {
-        self.with_record(|record| record.phase() == SandboxPhase::Ready)
+        !*self.ending.borrow() && self.with_record(|record| record.phase() == SandboxPhase::Ready)
+    }
+
+    /// Holds it alone, to end it: nobody who works on one of its containers waits any more for what can take long.
+    pub(crate) async fn hold_to_end(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.ending.send_replace(true);
+        self.lifecycle.write().await
+    }
+
+    /// Returns once its end is wanted.
+    pub(crate) async fn end_wanted(&self) {
+        let mut ending = self.ending.subscribe();
+        // The sender lives as long as `self`: an error cannot come.
+        let _ = ending.wait_for(|ending| *ending).await;
     }
 }
 

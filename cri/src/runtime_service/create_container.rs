@@ -18,10 +18,10 @@ use tokio::task::JoinHandle;
 use super::{Failure, files, identity, run_pod_sandbox, to_the_end};
 use crate::daemon::{Daemon, now};
 use crate::pods::{Container, Progress, Sandbox};
-use crate::spec::{self, ImageDefaults, Plan};
+use crate::spec::{self, ImageDefaults, Look, Plan, Volume, VolumeError};
 use crate::steps::{Operation, Step};
 use crate::store::{ContainerPhase, ContainerRecord, StoreError};
-use crate::{dead_shim, watch};
+use crate::{dead_shim, host_path, watch};
 
 pub(super) const OPERATION: Operation<Work, Failure> = Operation {
     name: "create_container",
@@ -62,8 +62,6 @@ pub(super) struct Work {
     directory: PathBuf,
     /// Absent when an earlier daemon's work is undone.
     input: Option<Input>,
-    /// Host directories that were made for volumes.
-    made: Vec<PathBuf>,
     on_disk: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
@@ -223,7 +221,6 @@ impl Work {
             sandbox: Arc::clone(sandbox),
             record,
             input,
-            made: Vec::new(),
             on_disk: None,
         }
     }
@@ -276,39 +273,76 @@ impl Work {
         files::remove_all(&self.directory)
     }
 
-    /// Looks at every volume's source, on a thread of its own: one may lie on a file system that hangs.
     async fn prepare_volumes(&mut self) -> Result<(), Failure> {
         let volumes = std::mem::take(&mut self.input()?.plan.volumes);
         for volume in volumes {
             let destination = volume.container_path.clone();
-            let prepared = tokio::task::spawn_blocking(move || volume.prepare());
-            let source = prepared.await.map_err(|_| Failure::Join)??;
-            self.made.extend(source.made);
+            let source = self.prepare_volume(volume).await?;
             let spec = &mut self.input()?.plan.spec;
             let mut mounts = spec.mounts_mut().as_mut().into_iter().flatten();
             if let Some(mount) = mounts.find(|mount| *mount.destination() == destination) {
-                mount.set_source(Some(source.path));
+                mount.set_source(Some(source));
             }
         }
         Ok(())
     }
 
+    /// The volume's source on the host. What has to be made is saved before it is: a daemon that is killed then knows it.
+    async fn prepare_volume(&mut self, volume: Volume) -> Result<PathBuf, Failure> {
+        let volume = Arc::new(volume);
+        let missing = match self.on_host(&volume, Volume::look, |_| ()).await? {
+            Look::Source(source) => return Ok(source),
+            Look::Missing(missing) => missing,
+        };
+        let made = missing.iter().map(|path| path.display().to_string());
+        self.record.made.extend(made);
+        self.daemon.store.put(&self.record)?;
+        self.on_host(&volume, Volume::make, move |_| host_path::remove_empty(&missing))
+            .await
+    }
+
+    /// Gives up when the pod's end is wanted.
+    async fn on_host<T: Send + 'static>(
+        &self,
+        volume: &Arc<Volume>,
+        work: impl FnOnce(&Volume) -> Result<T, VolumeError> + Send + 'static,
+        take_back: impl FnOnce(Result<T, VolumeError>) + Send + 'static,
+    ) -> Result<T, Failure> {
+        let shared = Arc::clone(volume);
+        let pods = &self.daemon.pods;
+        let work = host_path::work_on(pods, &volume.host_path, move || work(&shared), take_back);
+        let done = tokio::select! {
+            done = work => done,
+            () = self.sandbox.end_wanted() => return Err(self.not_ready()),
+        };
+        let done = done.map_err(|source| Failure::HostPath {
+            field: format!("config.mounts[{}].host_path", volume.index),
+            source,
+        })?;
+        Ok(done?)
+    }
+
+    fn not_ready(&self) -> Failure {
+        Failure::SandboxNotReady {
+            id: self.sandbox.id.clone(),
+        }
+    }
+
     /// Only what was made for this container and is still empty.
     async fn remove_made_volumes(&mut self) -> Result<(), Failure> {
-        for directory in self.made.iter().rev() {
-            let _ = std::fs::remove_dir(directory);
-        }
+        host_path::take_back(&self.record.made).await;
         Ok(())
     }
 
     async fn create(&mut self) -> Result<(), Failure> {
         let Some(shim) = self.sandbox.shim() else {
-            return Err(Failure::SandboxNotReady {
-                id: self.sandbox.id.clone(),
-            });
+            return Err(self.not_ready());
         };
         let request = self.request()?;
-        let created = shim.client.create_container(&request).await?;
+        let created = tokio::select! {
+            created = shim.client.create_container(&request) => created?,
+            () = self.sandbox.end_wanted() => return Err(self.not_ready()),
+        };
         self.record.created_at = created.created_at;
         Ok(())
     }
@@ -353,6 +387,8 @@ impl Work {
 
     async fn make_ready(&mut self) -> Result<(), Failure> {
         self.record.set_phase(ContainerPhase::Created);
+        // From now on they are as much the user's as the daemon's.
+        self.record.made.clear();
         self.daemon.store.put(&self.record)?;
         if let Some(on_disk) = self.on_disk.take() {
             on_disk.await.map_err(|_| Failure::Join)??;

@@ -6,6 +6,7 @@ use coracle_shim_api::{Code as ShimCode, RpcError};
 use tonic::{Code, Status};
 
 use crate::cgroup::CgroupError;
+use crate::host_path::HostPathError;
 use crate::network::NetworkError;
 use crate::pod_files::PodFileError;
 use crate::shim::ShimError;
@@ -57,6 +58,8 @@ pub(crate) enum Failure {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    #[error("{field}: {source}")]
+    HostPath { field: String, source: HostPathError },
     #[error(transparent)]
     PodFile(#[from] PodFileError),
     #[error(transparent)]
@@ -98,7 +101,11 @@ fn code(failure: &Failure) -> Code {
         Failure::Plan(_) | Failure::Volume(VolumeError::Propagation { .. }) => Code::InvalidArgument,
         Failure::SandboxNotReady { .. } | Failure::ContainerState { .. } => Code::FailedPrecondition,
         Failure::Unimplemented { .. } => Code::Unimplemented,
-        Failure::ExecTimeout { .. } => Code::DeadlineExceeded,
+        Failure::ExecTimeout { .. }
+        | Failure::HostPath {
+            source: HostPathError::Hangs(_),
+            ..
+        } => Code::DeadlineExceeded,
         Failure::Rpc(error) | Failure::Shim(ShimError::Rpc(error)) => shim_code(error),
         _ => Code::Internal,
     }

@@ -63,7 +63,7 @@ pub(super) async fn remove_pod_sandbox(
 
 /// Removes the pod, wherever an earlier attempt ended.
 pub(crate) async fn finish(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Result<(), Failure> {
-    let _alone = sandbox.lifecycle.write().await;
+    let _alone = sandbox.hold_to_end().await;
     // Somebody else may have removed it while we waited.
     if daemon.pods.sandbox(&sandbox.id).is_none() {
         return Ok(());

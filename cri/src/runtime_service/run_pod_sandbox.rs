@@ -6,21 +6,22 @@
 //!     +--- the disk syncs meanwhile ------------------+  before the first address is taken
 //! ```
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse};
 use coracle_shim_api::pod::{NamespaceMode as ShimMode, StartPodRequest};
 use tokio::task::JoinHandle;
 
-use super::{Failure, sandbox_request, to_the_end};
+use super::{Failure, files, sandbox_request, to_the_end};
 use crate::daemon::{Daemon, now};
 use crate::links::HostLinks;
 use crate::pods::Sandbox;
 use crate::shim::{self, Started};
 use crate::steps::{Operation, Step};
 use crate::store::{SandboxPhase, SandboxRecord, StoreError};
-use crate::{dead_shim, pod_files, spec};
+use crate::{dead_shim, host_path, pod_files, spec};
 
 pub(super) const OPERATION: Operation<Work, Failure> = Operation {
     name: "run_pod_sandbox",
@@ -208,14 +209,7 @@ impl Work {
     }
 
     async fn make_directories(&mut self) -> Result<(), Failure> {
-        let log_directory = &self.record.config.log_directory;
-        if !log_directory.is_empty() {
-            std::fs::create_dir_all(log_directory).map_err(|source| Failure::Io {
-                action: "create config.log_directory",
-                path: log_directory.into(),
-                source,
-            })?;
-        }
+        self.make_log_directory().await?;
         Ok(pod_files::write(
             &self.directory,
             &self.record.config,
@@ -223,8 +217,45 @@ impl Work {
         )?)
     }
 
+    /// What has to be made is saved before it is: a daemon that is killed then knows it.
+    async fn make_log_directory(&mut self) -> Result<(), Failure> {
+        let path = PathBuf::from(&self.record.config.log_directory);
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let missing = self.on_log_directory(host_path::missing, |_| ()).await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let made = missing.iter().map(|path| path.display().to_string());
+        self.record.made = made.collect();
+        self.daemon.store.put(&self.record)?;
+        self.on_log_directory(host_path::make, move |_| host_path::remove_empty(&missing))
+            .await
+    }
+
+    async fn on_log_directory<T: Send + 'static>(
+        &self,
+        work: fn(&Path) -> io::Result<T>,
+        take_back: impl FnOnce(io::Result<T>) + Send + 'static,
+    ) -> Result<T, Failure> {
+        let path = PathBuf::from(&self.record.config.log_directory);
+        let same = path.clone();
+        let done = host_path::work_on(&self.daemon.pods, &path, move || work(&same), take_back).await;
+        let done = done.map_err(|source| Failure::HostPath {
+            field: "config.log_directory".to_owned(),
+            source,
+        })?;
+        done.map_err(|source| Failure::Io {
+            action: "create config.log_directory",
+            path,
+            source,
+        })
+    }
+
     async fn remove_directories(&mut self) -> Result<(), Failure> {
-        super::files::remove_all(&self.directory)
+        host_path::take_back(&self.record.made).await;
+        files::remove_all(&self.directory)
     }
 
     async fn start_shim(&mut self) -> Result<(), Failure> {
@@ -300,6 +331,8 @@ impl Work {
 
     async fn make_ready(&mut self) -> Result<(), Failure> {
         self.record.set_phase(SandboxPhase::Ready);
+        // From now on the log directory is the client's.
+        self.record.made.clear();
         self.daemon.store.put(&self.record)?;
         let sandbox = Arc::new(Sandbox::new(self.record.clone()));
         let Some(Started { shim, end }) = self.shim.take() else {

@@ -60,7 +60,7 @@ pub(super) async fn stop_pod_sandbox(
         return Ok(StopPodSandboxResponse {});
     };
     to_the_end(async move {
-        let _alone = sandbox.lifecycle.write().await;
+        let _alone = sandbox.hold_to_end().await;
         stop(&daemon, &sandbox).await?;
         Ok(StopPodSandboxResponse {})
     })

@@ -32,7 +32,7 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 pub(crate) use host::Host;
-pub(crate) use mounts::{Volume, VolumeError};
+pub(crate) use mounts::{Look, Volume, VolumeError};
 pub(crate) use namespaces::check_user_namespace;
 pub(crate) use process::ImageDefaults;
 pub(crate) use signal::from_cri as signal_from_cri;

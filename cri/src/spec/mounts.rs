@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::process::invalid;
 use super::{PlanError, Request, mode};
 
-pub(crate) use super::volume::{Volume, VolumeError};
+pub(crate) use super::volume::{Look, Volume, VolumeError};
 
 const SHM: &str = "/dev/shm";
 

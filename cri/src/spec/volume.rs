@@ -1,10 +1,11 @@
 //! A volume's source on the host: made if missing, followed through symlinks, and able to propagate mounts as asked.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use coracle_cri::runtime_v1::MountPropagation;
+
+use crate::host_path;
 
 /// One entry of config.mounts.
 #[derive(Debug, Clone)]
@@ -18,13 +19,13 @@ pub(crate) struct Volume {
     pub(crate) propagation: MountPropagation,
 }
 
-/// A source that can be bound.
+/// What is on the host.
 #[derive(Debug)]
-pub(crate) struct Source {
-    /// Without symlinks.
-    pub(crate) path: PathBuf,
-    /// Directories that had to be made, outermost first.
-    pub(crate) made: Vec<PathBuf>,
+pub(crate) enum Look {
+    /// The path that is bound: without symlinks.
+    Source(PathBuf),
+    /// What has to be made, outermost first.
+    Missing(Vec<PathBuf>),
 }
 
 /// Why a volume cannot be used.
@@ -46,26 +47,41 @@ pub(crate) enum VolumeError {
 }
 
 impl Volume {
-    /// Looks at the host. A missing path becomes a directory, mode 0755, as users of every runtime have come to expect.
-    pub(crate) fn prepare(&self) -> Result<Source, VolumeError> {
-        let io = |action| {
-            move |source| VolumeError::Io {
-                index: self.index,
-                action,
-                path: self.host_path.clone(),
-                source,
-            }
+    /// Looks at the host and changes nothing.
+    pub(crate) fn look(&self) -> Result<Look, VolumeError> {
+        // A dangling symlink: its target is what is missing. `source` says so.
+        let missing = if self.host_path.is_symlink() {
+            Vec::new()
+        } else {
+            host_path::missing(&self.host_path).map_err(self.error("look at"))?
         };
-        let made = match self.host_path.try_exists() {
-            Ok(true) => Vec::new(),
-            // A dangling symlink: its target is what is missing. canonicalize says so.
-            Ok(false) if self.host_path.is_symlink() => Vec::new(),
-            Ok(false) => make_directories(&self.host_path).map_err(io("create"))?,
-            Err(error) => return Err(io("look at")(error)),
-        };
-        let path = std::fs::canonicalize(&self.host_path).map_err(io("resolve"))?;
+        if missing.is_empty() {
+            self.source().map(Look::Source)
+        } else {
+            Ok(Look::Missing(missing))
+        }
+    }
+
+    /// Makes what is missing a directory.
+    pub(crate) fn make(&self) -> Result<PathBuf, VolumeError> {
+        host_path::make(&self.host_path).map_err(self.error("create"))?;
+        self.source()
+    }
+
+    fn source(&self) -> Result<PathBuf, VolumeError> {
+        let path = std::fs::canonicalize(&self.host_path).map_err(self.error("resolve"))?;
         self.check_propagation(&path)?;
-        Ok(Source { path, made })
+        Ok(path)
+    }
+
+    fn error(&self, action: &'static str) -> impl FnOnce(io::Error) -> VolumeError {
+        let (index, path) = (self.index, self.host_path.clone());
+        move |source| VolumeError::Io {
+            index,
+            action,
+            path,
+            source,
+        }
     }
 
     fn check_propagation(&self, path: &Path) -> Result<(), VolumeError> {
@@ -118,20 +134,6 @@ fn unescape(field: &str) -> String {
         .fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
-fn make_directories(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut missing: Vec<PathBuf> = path
-        .ancestors()
-        .take_while(|ancestor| !ancestor.exists())
-        .map(Path::to_owned)
-        .collect();
-    missing.reverse();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(path)?;
-    Ok(missing)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,19 +150,24 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_path_is_made_and_told_and_a_symlink_is_followed() {
+    fn a_missing_path_is_told_and_made_and_a_symlink_is_followed() {
         let directory = tempfile::tempdir().unwrap();
         let base = std::fs::canonicalize(directory.path()).unwrap();
-        let source = volume(base.join("a/b")).prepare().unwrap();
-        assert_eq!(
-            (source.path, source.made),
-            (base.join("a/b"), vec![base.join("a"), base.join("a/b")])
-        );
+        let absent = volume(base.join("a/b"));
+        let Look::Missing(missing) = absent.look().unwrap() else {
+            panic!("it is not there");
+        };
+        assert_eq!(missing, [base.join("a"), base.join("a/b")]);
+        assert_eq!(absent.make().unwrap(), base.join("a/b"));
         std::os::unix::fs::symlink("a/b", base.join("link")).unwrap();
-        let source = volume(base.join("link")).prepare().unwrap();
-        assert_eq!((source.path, source.made), (base.join("a/b"), vec![]));
+        for there in [base.join("a/b"), base.join("link")] {
+            let Look::Source(source) = volume(there).look().unwrap() else {
+                panic!("it is there");
+            };
+            assert_eq!(source, base.join("a/b"));
+        }
         std::os::unix::fs::symlink("nowhere", base.join("dangling")).unwrap();
-        let error = volume(base.join("dangling")).prepare().unwrap_err().to_string();
+        let error = volume(base.join("dangling")).look().unwrap_err().to_string();
         assert!(error.contains("config.mounts[0].host_path"), "{error}");
     }
 

@@ -52,6 +52,9 @@ pub(crate) struct SandboxRecord {
     /// Set before ADD is called, cleared after DEL: in between, addresses and rules exist.
     #[prost(bool, tag = "13")]
     pub(crate) attached: bool,
+    /// Host directories that RunPodSandbox makes: taken back, where they are empty, if it does not come to its end.
+    #[prost(string, repeated, tag = "14")]
+    pub(crate) made: Vec<String>,
 }
 
 impl SandboxRecord {
@@ -116,6 +119,10 @@ pub(crate) struct ContainerRecord {
     /// Nanoseconds since the epoch, 0: never started. Kept for the case that the shim, which knows, dies.
     #[prost(int64, tag = "18")]
     pub(crate) started_at: i64,
+    /// Host directories that CreateContainer makes for its volumes: taken back, where they are empty, if it does not come
+    /// to its end.
+    #[prost(string, repeated, tag = "19")]
+    pub(crate) made: Vec<String>,
 }
 
 /// How a container ended.
