@@ -5,6 +5,8 @@
 use coracle_tests::bundle::Bundle;
 use coracle_tests::process::Helper;
 use coracle_tests::wait::wait_until;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -219,6 +221,29 @@ fn the_first_process_is_a_child_of_who_made_it_whatever_it_joins() {
     assert!(status.contains(&format!("PPid:\t{}\n", run.id())), "{status}");
     bundle.ok(&["delete", "-f"]);
     assert_eq!(run.wait().unwrap().code(), Some(137));
+}
+
+/// A process in between makes the first process here. On one processor either may be the first to run.
+#[test]
+fn the_first_process_may_be_quicker_than_the_one_that_makes_it() {
+    let other = Helper::unshared(&["--user", "--map-root-user"]);
+    let mut bundle = Bundle::new("echo done");
+    bundle.namespace("user", Some(&other.namespace("user")));
+    bundle.spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| mount["destination"] != "/dev/pts");
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread).unwrap();
+    let mut one = CpuSet::new();
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap());
+    one.set(first.unwrap()).unwrap();
+    sched_setaffinity(this_thread, &one).unwrap();
+    let runs: Vec<_> = (0..30).map(|_| bundle.call(&["run"])).collect();
+    sched_setaffinity(this_thread, &allowed).unwrap();
+    for said in runs {
+        assert_eq!(said.ok(), "done\n");
+    }
 }
 
 #[test]

@@ -123,6 +123,30 @@ fn a_process_that_a_command_leaves_behind_delays_its_answer_only_so_long() {
     });
 }
 
+#[test]
+fn a_caller_that_is_slow_gets_all_output() {
+    with_shim(|pod| async move {
+        start(&pod).await;
+        let mut execs = Vec::new();
+        // Some of these end while what they have written is still on its way, in pipes and sockets that are full.
+        for kib in (100..400).step_by(20) {
+            let script = format!("dd if=/dev/zero bs=1024 count={kib} 2>/dev/null");
+            let request = exec_request("c", &["/bin/sh", "-c", &script]);
+            execs.push((kib, pod.client.exec(&request).await.unwrap()));
+        }
+        // The whole thread stands still, longer than the shim listens to the silence of a pipe.
+        std::thread::sleep(Duration::from_millis(2500));
+        for (kib, mut exec) in execs {
+            let mut got = 0;
+            while let Some(piece) = exec.next().await.unwrap() {
+                got += piece.stdout.len();
+            }
+            assert_eq!(got, kib * 1024);
+        }
+        pod
+    });
+}
+
 async fn start(pod: &Pod) {
     let mut request = pod.request();
     request.pid = NamespaceMode::NAMESPACE_MODE_CONTAINER.into();
