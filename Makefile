@@ -1,10 +1,11 @@
-# The commands of Coracle's developers. `make demo` and `make test` are all that a fresh Debian 12 machine needs.
+# The commands of Coracle's developers. With Rust and Go there, `make demo` and `make test` are all that a fresh Debian 12
+# machine needs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .NOTPARALLEL:
-.PHONY: help demo test build check bench clean root
+.PHONY: help demo test build check bench clean host
 
 CACHE := $(or $(CORACLE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/coracle)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -20,10 +21,10 @@ help:
 	echo "make bench   compares with containerd, runc and crun (needs root)"
 	echo "make clean   removes what was built here"
 
-demo: root build setup-demo
+demo: host build setup-demo
 	@examples/demo.sh
 
-test: root setup-test check build
+test: host setup-test check build
 	@integration/tools/build test
 	.ci/test
 
@@ -47,7 +48,7 @@ check: setup-check
 	# Advisories are not checked: they come from a repository of their own, which is not reachable from every machine.
 	$(CACHE)/cargo-deny --all-features check bans licenses sources
 
-bench: root setup-bench build
+bench: host setup-bench build
 	@integration/tools/build bench
 	cargo run --release --locked -p coracle-integration --bin coracle-bench
 
@@ -55,8 +56,14 @@ clean:
 	@rm -rf bin integration/tools/bin
 	cargo clean
 
-root:
+# What no package can mend is said before anything is installed or built.
+host:
 	@if [ "$$(id -u)" != 0 ]; then
 		echo "this needs root: it makes namespaces, mounts and cgroups. Run it as root, for example with sudo." >&2
+		exit 1
+	fi
+	if [ "$$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then
+		echo "this machine has cgroup v2 alone, on which containers cannot be run yet." >&2
+		echo "Boot it with systemd.unified_cgroup_hierarchy=0 on the kernel's command line." >&2
 		exit 1
 	fi

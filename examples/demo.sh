@@ -129,8 +129,16 @@ play_pod() {
     comment "\$ coraclectl play examples/sidecar.yaml --follow &"
     setsid coraclectl play "$here/sidecar.yaml" --follow >"$work/play.log" 2>&1 &
     player=$!
-    await "the server" grep -q '^\[server\] serving on port 8080' "$work/play.log"
+    await "the server" server_or_end
+    if ended "$player"; then
+        echo "demo: coraclectl play has ended" >&2
+        return 1
+    fi
     grep '^pod ' "$work/play.log" | indent
+}
+
+server_or_end() {
+    grep -q '^\[server\] serving on port 8080' "$work/play.log" || ended "$player"
 }
 
 show_logs() {
