@@ -10,6 +10,7 @@
     reason = "a measurement that cannot be taken ends the run"
 )]
 
+mod attach;
 mod bundles;
 mod dirty;
 mod figures;
@@ -35,7 +36,7 @@ pub(crate) struct Options {
     /// Containers of each command of the bundle comparison.
     #[arg(long, default_value_t = 60)]
     bundle_rounds: usize,
-    /// Only these parts: pods, host, memory, dirty, bundles, spans.
+    /// Only these parts: pods, host, memory, dirty, bundles, spans, attach.
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }
@@ -50,6 +51,7 @@ const PARTS: &[Part] = &[
     ("dirty", dirty::stop_beside_a_writer),
     ("bundles", bundles::run_true),
     ("spans", spans::of_a_pod),
+    ("attach", attach::with_many),
 ];
 
 fn main() -> ExitCode {
