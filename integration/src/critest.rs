@@ -1,9 +1,9 @@
 //! The real critest, the conformance suite of CRI, and the images it asks for.
 //!
 //! ```text
-//!  critest --- CRI --> coracled --- pull --> docker-registry on 127.0.0.1, which holds stand-ins for the images
-//!     |                                      that critest names on registries of the world (images.rs)
-//!     `-- JSON report --> Report: what every spec came to
+//!  critest -> ginkgo -> 4 x critest --- CRI --> coracled --- pull --> docker-registry on 127.0.0.1, which holds
+//!                |                                 stand-ins for the images that critest names (images.rs)
+//!                `-- JSON report --> Report: what every spec came to
 //! ```
 
 mod images;
@@ -17,13 +17,16 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::programs;
 use crate::registry::Registry;
 
 /// The digest critest pulls one image by. Nothing made here can have it, so a copy of the program gets the digest of our
 /// image in its place.
 const UPSTREAM_DIGEST: &str = "9700f9a2f5bf2c45f2f605a0bd3bce7cf37420ec9d3ed50ac2758413308766bf";
+
+/// How many specs run at a time; critest starts `ginkgo`, its test runner, for that.
+const AT_ONCE: u32 = 4;
 
 /// A critest whose images are in a registry.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl<'node> Critest<'node> {
         Critest { node, program }
     }
 
-    /// Runs every spec except those whose names hold one of `skipped`, in critest's own random order.
+    /// Runs every spec except those whose names hold one of `skipped`, in critest's own random order, some at once.
     ///
     /// # Panics
     /// When there is no report afterwards; not when specs fail.
@@ -63,7 +66,9 @@ impl<'node> Critest<'node> {
         let mut command = self.node.command(&self.program);
         command
             .env("TMPDIR", self.node.folder("critest-tmp"))
+            .env("PATH", path_with(&programs::tool("ginkgo")))
             .current_dir(&folder)
+            .arg(format!("--parallel={AT_ONCE}"))
             .arg(format!("--runtime-endpoint=unix://{}", socket.display()))
             .arg(format!("--ginkgo.json-report={}", file.display()))
             .arg("--ginkgo.no-color");
@@ -82,6 +87,7 @@ impl<'node> Critest<'node> {
 #[derive(Debug)]
 pub struct Report {
     specs: Vec<Spec>,
+    time: Duration,
 }
 
 /// What one spec came to.
@@ -116,14 +122,18 @@ impl Report {
     }
 
     fn of(suites: Vec<Suite>) -> Report {
+        let nanoseconds = suites.iter().map(|suite| suite.run_time).sum();
         let mut specs: Vec<Spec> = suites
             .into_iter()
-            .flat_map(|suite| suite.reports)
+            .flat_map(|suite| suite.spec_reports)
             .filter(|report| report.leaf_node_type == "It" || report.failure.is_some())
             .map(SpecReport::into_spec)
             .collect();
         specs.sort_by(|one, other| one.name.cmp(&other.name));
-        Report { specs }
+        Report {
+            specs,
+            time: Duration::from_nanos(nanoseconds),
+        }
     }
 }
 
@@ -140,8 +150,7 @@ impl fmt::Display for Report {
         for (group, counts) in groups {
             writeln!(f, "{counts}  {group}")?;
         }
-        let time: Duration = self.specs.iter().map(|spec| spec.time).sum();
-        writeln!(f, "{all}  in all; {:.0} s", time.as_secs_f64())?;
+        writeln!(f, "{all}  in all, within {:.0} s", self.time.as_secs_f64())?;
         let mut slow: Vec<&Spec> = self.specs.iter().collect();
         slow.sort_by_key(|spec| Reverse(spec.time));
         for spec in slow.iter().take(3) {
@@ -181,9 +190,11 @@ impl fmt::Display for Counts {
 
 /// One suite of ginkgo's JSON report; only the fields we read.
 #[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Suite {
-    #[serde(rename = "SpecReports")]
-    reports: Vec<SpecReport>,
+    spec_reports: Vec<SpecReport>,
+    /// Nanoseconds.
+    run_time: u64,
 }
 
 #[derive(Deserialize)]
@@ -235,6 +246,12 @@ impl SpecReport {
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// The system's programs, and those beside `tool`.
+fn path_with(tool: &Path) -> String {
+    let folder = tool.parent().expect("a tool is in a folder");
+    format!("{}:{}", folder.display(), node::PATH)
 }
 
 /// `text` as a regular expression of Go that matches only it.

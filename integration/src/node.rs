@@ -33,7 +33,7 @@ use crate::{cgroups, programs, wait};
 const USUAL: Duration = Duration::from_secs(240);
 
 /// Where the system's programs are, whatever the caller's environment says.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The node a test runs on.
 #[derive(Debug)]

@@ -81,12 +81,12 @@ impl<'node> Registry<'node> {
         digest.trim_end().to_owned()
     }
 
-    /// Makes a daemon ask this registry for every name, whatever registry the name says.
+    /// Makes a daemon with this `--registry-config-dir` ask here for names on `host`; `_default` stands for every host.
     ///
     /// # Panics
     /// When the file cannot be written.
-    pub fn mirror_for_all(&self, configuration: &Path) {
-        let folder = configuration.join("_default");
+    pub fn mirror(&self, configuration: &Path, host: &str) {
+        let folder = configuration.join(host);
         let hosts = format!(
             "[host.\"http://{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
             self.host()

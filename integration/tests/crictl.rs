@@ -93,14 +93,8 @@ fn a_name_on_any_registry_is_served_by_a_mirror() {
         let _ = registry.push(&daemon::payload_archive(node), "library/busy:2");
         let daemon = Daemon::start(node);
         let crictl = Crictl::new(node, &daemon.socket());
-        let hosts = format!(
-            "[host.\"http://{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
-            registry.host()
-        );
-        for folder in ["registry.example", "_default"] {
-            let folder = daemon.registry_configuration().join(folder);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("hosts.toml"), &hosts).unwrap();
+        for host in ["registry.example", "_default"] {
+            registry.mirror(&daemon.registry_configuration(), host);
         }
         crictl.does(&["pull", "registry.example/library/busy:2"]);
         crictl.does(&["pull", "busy:2"]);

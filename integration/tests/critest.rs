@@ -54,7 +54,7 @@ fn critest_finds_nothing_wrong() {
         let registry = Registry::start(node);
         let critest = Critest::prepare(node, &registry);
         let daemon = Daemon::start(node);
-        registry.mirror_for_all(&daemon.registry_configuration());
+        registry.mirror(&daemon.registry_configuration(), "_default");
         let [images, containers, trash] =
             ["images", "containers", "trash"].map(|name| daemon.root().join(name));
         let watched = [daemon.state(), &images, &containers, &trash];

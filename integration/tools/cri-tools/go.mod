@@ -2,7 +2,10 @@ module coracle/tools/cri-tools
 
 go 1.26.2
 
-tool sigs.k8s.io/cri-tools/cmd/crictl
+tool (
+	github.com/onsi/ginkgo/v2/ginkgo
+	sigs.k8s.io/cri-tools/cmd/crictl
+)
 
 // critest is the test of cmd/critest, which no tool line can name: its needs come from pkg/validate and pkg/benchmark.
 
