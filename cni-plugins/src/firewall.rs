@@ -56,9 +56,9 @@ impl Plugin for Firewall {
         add(request).map_err(|error| error.0)
     }
 
-    fn del(&self, request: &Request) -> Result<(), PluginError> {
+    fn del(&self, _: &Request) -> Result<(), PluginError> {
         // Nothing belongs to the attachment but a flag of its veth, which goes with that.
-        plan(request).map(drop).map_err(|error| error.0)
+        Ok(())
     }
 
     fn check(&self, request: &Request) -> Result<(), PluginError> {

@@ -134,8 +134,8 @@ fn each_wrong_key_is_named() {
                 "host-local",
                 &host_local,
                 json!({"ipam": {"subnet": "nonsense"}}),
-                6,
-                "ipam",
+                7,
+                "subnet \"nonsense\"",
             ),
             (
                 "host-local",
@@ -268,6 +268,7 @@ fn each_wrong_key_is_named() {
                 7,
                 "mapped twice",
             ),
+            ("portmap", &chained, json!({"markMasqBit": 32}), 7, "markMasqBit"),
             (
                 "portmap",
                 &chained,
@@ -358,6 +359,15 @@ fn each_wrong_key_is_named() {
                 "{plugin} {change}"
             );
             assert!(!node.rules().contains("elements"), "{plugin} {change}");
+            if ["portmap", "firewall", "tuning"].contains(&plugin) {
+                // Callers stop at a DEL that fails: the plugins before this one would keep what they made.
+                let del = [
+                    ("CNI_COMMAND", "DEL"),
+                    ("CNI_CONTAINERID", "a"),
+                    ("CNI_NETNS", ""),
+                ];
+                assert_eq!(node.ok(plugin, &del, &conf), Value::Null, "{change}");
+            }
         }
         node.uninstall("net");
         // host-local by itself keeps no record of its directory: it changes nothing else on the host.

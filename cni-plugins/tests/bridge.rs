@@ -398,3 +398,51 @@ fn settings_of_the_bridge_are_followed() {
         node.uninstall("second");
     });
 }
+
+#[test]
+fn an_address_that_changes_hands_keeps_its_mac_address() {
+    on_node(|node| {
+        let mut conf = bridge_conf();
+        conf["ipam"] = json!({"type": "host-local", "dataDir": "/run/ipam", "ranges": [
+            [{"subnet": "10.7.0.0/16", "rangeStart": "10.7.0.9", "rangeEnd": "10.7.0.9"}],
+            [{"subnet": "fd07::/64", "rangeStart": "fd07::9", "rangeEnd": "fd07::9"}]]});
+        let list = list_of("1.0.0", json!([conf]));
+        let macs = ["a", "b"].map(|id| {
+            let attach = attachment(id, &node.netns(id));
+            let result = caller().add(&list, &attach).unwrap();
+            caller().del(&list, &attach, Some(&result), false).unwrap();
+            result.interfaces[2].mac.clone()
+        });
+        assert_eq!(macs, ["0a:58:0a:07:00:09", "0a:58:0a:07:00:09"]);
+        node.until("the end of the veths", || node.links() == ["cni0"]);
+        node.uninstall("net");
+    });
+}
+
+#[test]
+fn with_enabledad_addresses_are_usable_after_add_and_duplicates_are_refused() {
+    on_node(|node| {
+        let list = |name: &str| {
+            let mut conf = bridge_conf();
+            conf["enabledad"] = json!(true);
+            let list = json!({"cniVersion": "1.0.0", "name": name, "plugins": [conf]});
+            coracle_cni_protocol::ConfList::parse(list.to_string().as_bytes()).unwrap()
+        };
+        let (a, b) = (node.netns("a"), node.netns("b"));
+        let (first, second) = (list("net"), list("other"));
+        let attach = attachment("a", &a);
+        let result = caller().add(&first, &attach).unwrap();
+        // Bound at once: a tentative address cannot be (EADDRNOTAVAIL).
+        let address = node::first(&result, true);
+        node.inside(&a, || std::net::TcpListener::bind((address, 80)).unwrap());
+        // Another network with the same addresses on the same bridge.
+        let error = caller().add(&second, &attachment("b", &b)).unwrap_err();
+        assert!(error.to_string().contains("fd07::2 is already used"), "{error}");
+        assert_eq!(node.addresses("other"), Vec::<String>::new());
+        assert_eq!(node.links().len(), 2);
+        caller().del(&first, &attach, Some(&result), false).unwrap();
+        node.until("the end of the veths", || node.links() == ["cni0"]);
+        node.uninstall("net");
+        node.uninstall("other");
+    });
+}

@@ -78,6 +78,7 @@ pub struct Interface {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpConfig {
     /// Address and length of the network part.
+    #[serde(deserialize_with = "network")]
     pub address: IpNet,
     /// Way out of the network.
     #[serde(
@@ -98,6 +99,7 @@ pub struct IpConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Destination network.
+    #[serde(deserialize_with = "network")]
     pub dst: IpNet,
     /// Next hop; without one the gateway of the address of the same family.
     #[serde(
@@ -267,6 +269,12 @@ where
 }
 
 /// Some plugins write an absent address as an empty string.
+fn network<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|_| serde::de::Error::custom(format!("{text:?} is no network such as 10.1.0.0/16")))
+}
+
 fn empty_is_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
     if text.is_empty() {

@@ -64,6 +64,9 @@ pub(super) fn add(request: &Request) -> Outcome<CniResult> {
         if !announced {
             pair.join(&mut socket)?;
         }
+        if plan.detect_duplicates {
+            container::wait_for_addresses(&mut inside, &request.ifname)?;
+        }
         result.interfaces = interfaces(request, &plan, &bridge, macs);
         result.ips.iter_mut().for_each(|ip| ip.interface = Some(2));
         Ok(result)

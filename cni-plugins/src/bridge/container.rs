@@ -6,11 +6,17 @@ use crate::failure::Outcome;
 use crate::netns::Netns;
 use crate::sysctl;
 use coracle_cni_protocol::{CniResult, Route};
+use coracle_linux::netlink::route::address::{self, State};
 use coracle_linux::netlink::route::link::{self, Change, Mac, Which};
-use coracle_linux::netlink::route::{address, route};
+use coracle_linux::netlink::route::route;
 use coracle_linux::netlink::{Message, Socket};
 use nix::errno::Errno;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// The kernel asks once and waits a second, after up to a second of delay, unless it is told otherwise.
+const DUPLICATES_LIMIT: Duration = Duration::from_secs(10);
+const DUPLICATES_PAUSE: Duration = Duration::from_millis(20);
 
 /// Gives the interface its addresses, sets it up and adds the routes. `socket` is one of the container's namespace.
 ///
@@ -66,6 +72,26 @@ pub(super) fn configure(
     // Reading a link brings its state up to date: what it says when it is ready, it says now.
     link::find(socket, which)?;
     Ok(())
+}
+
+/// Waits until the kernel has looked for duplicates of the addresses: a second or two.
+pub(super) fn wait_for_addresses(socket: &mut Socket, ifname: &str) -> Outcome<()> {
+    let link =
+        link::find(socket, Which::Name(ifname))?.ok_or_else(|| BridgeError::Vanished(ifname.to_owned()))?;
+    let end = Instant::now() + DUPLICATES_LIMIT;
+    loop {
+        let present = address::list(socket, link.index)?;
+        if let Some(found) = present.iter().find(|found| found.state == State::Duplicate) {
+            return Err(BridgeError::Duplicate(found.address).into());
+        }
+        let Some(found) = present.iter().find(|found| found.state == State::Tentative) else {
+            return Ok(());
+        };
+        if Instant::now() > end {
+            return Err(BridgeError::Tentative(found.address).into());
+        }
+        std::thread::sleep(DUPLICATES_PAUSE);
+    }
 }
 
 /// The address the kernel would make from the MAC address (RFC 4291, appendix A).

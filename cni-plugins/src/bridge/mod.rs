@@ -54,6 +54,12 @@ pub(crate) enum BridgeError {
     /// A link that was just made is gone.
     #[error("interface {0:?} disappeared")]
     Vanished(String),
+    /// Somebody else on the network has the address.
+    #[error("address {0} is already used by another host of the network")]
+    Duplicate(IpAddr),
+    /// The search for duplicates does not end.
+    #[error("the search for duplicates of address {0} did not end")]
+    Tentative(IpAddr),
     /// The pair of links does not come to carry packets.
     #[error("interface {0:?} stays down")]
     NotOperational(String),

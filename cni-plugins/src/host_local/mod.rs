@@ -87,7 +87,7 @@ pub(crate) fn allocate(request: &Request) -> Outcome<CniResult> {
             dns,
             ..CniResult::default()
         }),
-        Err(error @ PluginErrorFrom(_)) => Err(error),
+        Err(error) => Err(error),
     }
 }
 
@@ -170,7 +170,7 @@ fn allocate_all(plan: &Plan, store: &Store, holder: &Holder) -> Outcome<Vec<IpCo
         if let Some(address) = held.iter().find(|address| set.range_of(**address).is_some()) {
             return Err(AllocateError::Duplicate {
                 address: *address,
-                holder: format!("{holder:?}"),
+                holder: holder.to_string(),
             }
             .into());
         }

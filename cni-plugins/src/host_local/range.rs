@@ -3,18 +3,19 @@
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 /// A range as configured.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RangeConfig {
-    subnet: IpNet,
+    subnet: String,
     #[serde(default)]
-    range_start: Option<IpAddr>,
+    range_start: Option<String>,
     #[serde(default)]
-    range_end: Option<IpAddr>,
+    range_end: Option<String>,
     #[serde(default)]
-    gateway: Option<IpAddr>,
+    gateway: Option<String>,
 }
 
 /// A checked range.
@@ -37,6 +38,16 @@ pub(crate) struct RangeSet(Vec<Range>);
 /// The ranges make no sense.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RangeError {
+    /// Neither a network nor an address.
+    #[error("{key} {value:?} is no {what}")]
+    Syntax {
+        /// `subnet`, `rangeStart`, `rangeEnd` or `gateway`.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        what: &'static str,
+    },
     /// Not a network's address.
     #[error("subnet {subnet} has host bits set, the network address is {network}")]
     HostBits {
@@ -81,7 +92,7 @@ pub(crate) enum RangeError {
 impl Range {
     /// Fills in defaults: everything between network and broadcast address, gateway first.
     pub(crate) fn plan(config: &RangeConfig) -> Result<Self, RangeError> {
-        let subnet = config.subnet;
+        let subnet: IpNet = parse("subnet", &config.subnet, "network such as 10.1.0.0/16")?;
         if subnet.addr() != subnet.network() {
             return Err(RangeError::HostBits {
                 subnet,
@@ -95,9 +106,14 @@ impl Range {
         // IPv6 has no broadcast address.
         let last = number(subnet.broadcast()) - u128::from(subnet.addr().is_ipv4());
         let default = |n| address(n, subnet.addr().is_ipv4());
-        let start = config.range_start.unwrap_or_else(|| default(first));
-        let end = config.range_end.unwrap_or_else(|| default(last));
-        let gateway = config.gateway.unwrap_or_else(|| default(first));
+        let given = |key, value: &Option<String>| {
+            let text = value.as_deref().filter(|text| !text.is_empty());
+            text.map(|text| parse::<IpAddr>(key, text, "IP address"))
+                .transpose()
+        };
+        let start = given("rangeStart", &config.range_start)?.unwrap_or_else(|| default(first));
+        let end = given("rangeEnd", &config.range_end)?.unwrap_or_else(|| default(last));
+        let gateway = given("gateway", &config.gateway)?.unwrap_or_else(|| default(first));
         for (key, address) in [("rangeStart", start), ("rangeEnd", end)] {
             if !subnet.contains(&address) {
                 return Err(RangeError::Outside { key, address, subnet });
@@ -232,6 +248,14 @@ fn refuse_overlap(range: &Range, others: &[Range]) -> Result<(), RangeError> {
     }
 }
 
+fn parse<T: FromStr>(key: &'static str, value: &str, what: &'static str) -> Result<T, RangeError> {
+    value.parse().map_err(|_| RangeError::Syntax {
+        key,
+        value: value.to_owned(),
+        what,
+    })
+}
+
 fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(u32::from(address)),
@@ -296,6 +320,8 @@ mod tests {
     #[test]
     fn senseless_ranges_are_refused() {
         let cases = [
+            (r#"[{"subnet":"10.0.0"}]"#, r#"subnet "10.0.0""#),
+            (r#"[{"subnet":"10.0.0.0/24","gateway":"x"}]"#, r#"gateway "x""#),
             (r#"[{"subnet":"10.0.0.1/24"}]"#, "host bits"),
             (r#"[{"subnet":"10.0.0.0/31"}]"#, "too small"),
             (r#"[{"subnet":"fd00::/127"}]"#, "too small"),

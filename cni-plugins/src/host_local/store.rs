@@ -63,6 +63,12 @@ impl Holder {
     }
 }
 
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.container_id, self.ifname)
+    }
+}
+
 /// The store of one network, locked.
 #[derive(Debug)]
 pub(crate) struct Store {

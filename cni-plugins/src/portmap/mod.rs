@@ -114,9 +114,17 @@ fn add(request: &Request) -> Outcome<CniResult> {
     Ok(prev)
 }
 
+/// A configuration that ADD refused published nothing, or was another one then: everything of the attachment is looked for.
+/// An error would keep callers that stop at one from the rest of the chain.
 fn del(request: &Request) -> Outcome<()> {
-    let plan = Plan::of(request)?;
     let owner = Owner::of(request);
+    let Ok(plan) = Plan::of(request) else {
+        let mut rules = Rules::open()?;
+        if !rules.remove_owner(&owner, &[], &SETS)?.is_empty() {
+            linger::hold(Some(rules), None);
+        }
+        return Ok(());
+    };
     // A result that cannot be read is as good as none.
     let prev = request.config.prev_result().ok().flatten().unwrap_or_default();
     let addresses = addresses(request, &prev);

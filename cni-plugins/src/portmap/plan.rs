@@ -87,7 +87,7 @@ impl Plan {
             .config
             .get_in("runtimeConfig", "portMappings")?
             .unwrap_or_default();
-        let mappings: Vec<_> = given
+        let mut mappings: Vec<_> = given
             .iter()
             .enumerate()
             .map(|(at, one)| mapping(at, one))
@@ -97,6 +97,7 @@ impl Plan {
                 (one.host_port, one.protocol, one.host_address)
                     == (other.host_port, other.protocol, other.host_address)
                     && (one.only_v6 == other.only_v6)
+                    && (one.container_port != other.container_port)
             };
             if mappings.iter().take(at).any(same) {
                 let key = format!("runtimeConfig.portMappings[{at}]");
@@ -106,6 +107,14 @@ impl Plan {
                 ));
             }
         }
+        let mut seen = Vec::new();
+        mappings.retain(|one| {
+            let new = !seen.contains(one);
+            if new {
+                seen.push(one.clone());
+            }
+            new
+        });
         Ok(Self { mappings, source })
     }
 
@@ -224,6 +233,14 @@ fn refuse_unsupported(request: &Request) -> Outcome<()> {
         return Err(unsupported(
             "externalSetMarkChain",
             "there is no iptables chain to call: rules are nf_tables",
+        ));
+    }
+    // Ours needs no mark, so there is none to choose; what upstream refuses is still wrong.
+    let bit: i64 = request.config.get("markMasqBit")?.unwrap_or_default();
+    if !(0..=31).contains(&bit) {
+        return Err(invalid(
+            "markMasqBit",
+            format_args!("{bit} is not between 0 and 31"),
         ));
     }
     match request.config.get::<String>("backend")?.as_deref() {

@@ -141,13 +141,16 @@ fn add(request: &Request) -> Outcome<CniResult> {
     Ok(result)
 }
 
+/// Settings that ADD refused are none of its business: callers that stop at a failed DEL would leave the rest of the chain.
 fn del(request: &Request) -> Outcome<()> {
-    let plan = Plan::of(request)?;
+    let Ok(backup) = plan::backup(request) else {
+        return Ok(());
+    };
     let mut socket = match Netns::open_if_there(&request.netns) {
         Some(netns) => Some(netns.socket()??),
         None => None,
     };
-    put_back(&plan.backup, socket.as_mut(), &request.ifname)
+    put_back(&backup, socket.as_mut(), &request.ifname)
 }
 
 fn check(request: &Request) -> Outcome<()> {

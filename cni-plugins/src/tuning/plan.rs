@@ -47,15 +47,6 @@ impl Plan {
                 parse_mac(&text).ok_or_else(|| invalid("mac", format_args!("{text:?} is no MAC address")))
             })
             .transpose()?;
-        let data_dir: String = conf.get("dataDir")?.unwrap_or_default();
-        let data_dir = if data_dir.is_empty() {
-            DATA_DIR
-        } else {
-            data_dir.as_str()
-        };
-        if !data_dir.starts_with('/') {
-            return Err(invalid("dataDir", "must be an absolute path"));
-        }
         Ok(Self {
             sysctls: sysctls(&wanted, &request.ifname)?,
             mac: wanted_mac(request)?.or(conf_mac),
@@ -63,7 +54,7 @@ impl Plan {
             mtu: either(&args, conf, "mtu")?.filter(|mtu| *mtu != 0),
             all_multicast: either(&args, conf, "allmulti")?,
             queue_length: either(&args, conf, "txQLen")?,
-            backup: Path::new(data_dir).join(format!("{}_{}.json", request.container_id, request.ifname)),
+            backup: backup(request)?,
         })
     }
 
@@ -75,6 +66,20 @@ impl Plan {
             || self.all_multicast.is_some()
             || self.queue_length.is_some()
     }
+}
+
+/// The file that keeps what was before; known even when the rest of the configuration makes no sense.
+pub(super) fn backup(request: &Request) -> Outcome<PathBuf> {
+    let data_dir: String = request.config.get("dataDir")?.unwrap_or_default();
+    let data_dir = if data_dir.is_empty() {
+        DATA_DIR
+    } else {
+        data_dir.as_str()
+    };
+    if !data_dir.starts_with('/') {
+        return Err(invalid("dataDir", "must be an absolute path"));
+    }
+    Ok(Path::new(data_dir).join(format!("{}_{}.json", request.container_id, request.ifname)))
 }
 
 /// What the arguments say, else what the configuration says.

@@ -14,6 +14,11 @@ const IFA_FLAGS: u16 = 8;
 /// The address is used at once: duplicates are not looked for (an allocator gave it out once).
 const IFA_F_NODAD: u32 = 0x02;
 
+/// It is being looked for duplicates and not used yet.
+const IFA_F_TENTATIVE: u32 = 0x40;
+/// Somebody else has it: it will not be used.
+const IFA_F_DADFAILED: u32 = 0x08;
+
 /// An address of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
@@ -25,6 +30,19 @@ pub struct Address {
     pub prefix: u8,
     /// 0 global, 253 link, 254 host.
     pub scope: u8,
+    /// Whether it can be used yet.
+    pub state: State,
+}
+
+/// How far the search for duplicates of an address is (RFC 4862, section 5.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It goes on.
+    Tentative,
+    /// There is one: the address is not used.
+    Duplicate,
+    /// It is over, or was not wanted.
+    Usable,
 }
 
 /// Adds an address; refused with `EEXIST` when the link has it. `detect_duplicates` applies to IPv6.
@@ -85,7 +103,18 @@ fn parse(body: &[u8]) -> Option<Address> {
         address: from_octets(address)?,
         prefix: *body.get(1)?,
         scope: *body.get(3)?,
+        state: state(attributes.u32(IFA_FLAGS).unwrap_or_default()),
     })
+}
+
+fn state(flags: u32) -> State {
+    if flags & IFA_F_DADFAILED != 0 {
+        State::Duplicate
+    } else if flags & IFA_F_TENTATIVE != 0 {
+        State::Tentative
+    } else {
+        State::Usable
+    }
 }
 
 #[cfg(test)]
