@@ -41,11 +41,6 @@ const SKIPPED: &[(&str, usize, &str)] = &[
         6,
         "Status does not claim user namespaces for pods; a request for one is refused by name",
     ),
-    (
-        "runtime should support MaskedPaths",
-        1,
-        "wants the words of a busybox whose shell does not run its programs by itself, which Debian's does",
-    ),
 ];
 
 #[test]

@@ -152,11 +152,22 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/
                       nobody:x:65534:65534:nobody:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n";
 
-/// Debian's busybox has no `pgrep` and no `ipcs`; what the specs ask of them a few lines of shell can say.
-const PGREP: &str = "#!/bin/sh\nfor process in /proc/[0-9]*; do\n\
-                     \t[ \"$(cat $process/comm 2>/dev/null)\" = \"$1\" ] && echo ${process#/proc/} && found=yes\n\
-                     done\n[ \"$found\" ]\n";
+/// Debian's busybox has no `pgrep` and no `ipcs`; what the specs ask of them a few lines of shell can say. Its shell runs
+/// its own programs without a look at their files, so the look comes first: a masked `/bin/ls` must not run.
+const PGREP: &str = r#"#!/bin/sh
+for process in /proc/[0-9]*; do
+    [ "$(cat $process/comm 2>/dev/null)" = "$1" ] && echo ${process#/proc/} && found=yes
+done
+[ "$found" ]
+"#;
 const IPCS: &str = "#!/bin/sh\nexec cat /proc/sysvipc/shm\n";
+const SH: &str = r#"#!/bin/busybox sh
+if [ "$1" = -c ] && [ -e "/bin/$2" ] && [ ! -x "/bin/$2" ]; then
+    echo "$0: $2: Permission denied" >&2
+    exit 126
+fi
+exec /bin/busybox sh "$@"
+"#;
 
 /// busybox with a link for each of its programs, and the users of a usual system.
 fn busybox() -> Layer {
@@ -178,10 +189,11 @@ fn busybox() -> Layer {
         .file("etc/passwd", 0o644, PASSWD)
         .file("etc/group", 0o644, GROUP)
         .file("bin/busybox", 0o755, fs::read(BUSYBOX).expect("read busybox"));
-    for applet in list.lines().filter(|applet| *applet != "busybox") {
+    for applet in list.lines().filter(|applet| !["busybox", "sh"].contains(applet)) {
         layer = layer.hard_link(&format!("bin/{applet}"), "bin/busybox");
     }
     layer
+        .file("bin/sh", 0o755, SH)
         .file("bin/pgrep", 0o755, PGREP)
         .file("bin/ipcs", 0o755, IPCS)
 }
