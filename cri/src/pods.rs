@@ -61,6 +61,11 @@ pub(crate) struct Pods {
     names: Mutex<HashMap<String, Arc<NameSlot>>>,
 }
 
+/// More than one id begins like that: nothing may be done to any of them, and none of them is "not there".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more than one id begins like that")]
+pub(crate) struct Ambiguous;
+
 type NameSlot = tokio::sync::Mutex<()>;
 
 /// A name that nobody else can work on until this is dropped.
@@ -195,6 +200,11 @@ impl Container {
         store.delete::<ContainerRecord>(&self.id)
     }
 
+    /// Whether RemoveContainer has begun: there is no way back, even if it failed half-way.
+    pub(crate) fn is_being_removed(&self) -> bool {
+        self.with_record(|record| record.phase() == ContainerPhase::Removing)
+    }
+
     /// Where the container is.
     pub(crate) fn progress(&self) -> Progress {
         *self.progress.borrow()
@@ -263,13 +273,23 @@ impl Pods {
         self.forget_unused_names();
     }
 
-    /// By id, or by the beginning of an id if there is one such sandbox only.
+    /// By its whole id.
     pub(crate) fn sandbox(&self, id: &str) -> Option<Arc<Sandbox>> {
+        lock(&self.sandboxes).get(id).cloned()
+    }
+
+    /// By its whole id.
+    pub(crate) fn container(&self, id: &str) -> Option<Arc<Container>> {
+        lock(&self.containers).get(id).cloned()
+    }
+
+    /// By what a request says: an id, or the beginning of one.
+    pub(crate) fn named_sandbox(&self, id: &str) -> Result<Option<Arc<Sandbox>>, Ambiguous> {
         by_prefix(&lock(&self.sandboxes), id)
     }
 
-    /// By id, or by the beginning of an id if there is one such container only.
-    pub(crate) fn container(&self, id: &str) -> Option<Arc<Container>> {
+    /// By what a request says: an id, or the beginning of one.
+    pub(crate) fn named_container(&self, id: &str) -> Result<Option<Arc<Container>>, Ambiguous> {
         by_prefix(&lock(&self.containers), id)
     }
 
@@ -295,17 +315,14 @@ impl Pods {
     }
 }
 
-fn by_prefix<T>(all: &HashMap<String, Arc<T>>, id: &str) -> Option<Arc<T>> {
+fn by_prefix<T>(all: &HashMap<String, Arc<T>>, id: &str) -> Result<Option<Arc<T>>, Ambiguous> {
     if let Some(found) = all.get(id) {
-        return Some(Arc::clone(found));
-    }
-    if id.is_empty() {
-        return None;
+        return Ok(Some(Arc::clone(found)));
     }
     let mut matches = all.iter().filter(|(key, _)| key.starts_with(id));
     match (matches.next(), matches.next()) {
-        (Some((_, only)), None) => Some(Arc::clone(only)),
-        _ => None,
+        (Some(_), Some(_)) => Err(Ambiguous),
+        (only, _) => Ok(only.map(|(_, only)| Arc::clone(only))),
     }
 }
 
@@ -330,12 +347,21 @@ mod tests {
         let pods = Pods::default();
         pods.add_sandbox(sandbox("abc"));
         pods.add_sandbox(sandbox("abd"));
-        let found = |id| pods.sandbox(id).map(|sandbox| sandbox.id.clone());
-        assert_eq!(found("abc").as_deref(), Some("abc"));
-        assert_eq!(found("abd").as_deref(), Some("abd"));
-        for id in ["", "a", "ab", "x", "abcd"] {
-            assert_eq!(found(id), None, "{id}");
+        pods.add_sandbox(sandbox("xyz"));
+        let found = |id| {
+            pods.named_sandbox(id)
+                .map(|found| found.map(|one| one.id.clone()))
+        };
+        for (id, whole) in [("abc", "abc"), ("abd", "abd"), ("xy", "xyz")] {
+            assert_eq!(found(id), Ok(Some(whole.to_owned())));
         }
+        for id in ["y", "abcd"] {
+            assert_eq!(found(id), Ok(None), "{id}");
+        }
+        for id in ["", "a", "ab"] {
+            assert_eq!(found(id), Err(Ambiguous), "{id}");
+        }
+        assert!(pods.sandbox("xy").is_none());
     }
 
     #[test]

@@ -144,7 +144,7 @@ async fn recover_sandbox(
 
 async fn finish_removals(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, phase: SandboxPhase) {
     for container in daemon.pods.containers_of(&sandbox.id) {
-        if container.with_record(|record| record.phase() == ContainerPhase::Removing)
+        if container.is_being_removed()
             && let Err(error) = half_done::finish_remove_container(daemon, &container).await
         {
             tracing::warn!(container = container.id, %error, "cannot finish its removal");
@@ -160,7 +160,7 @@ async fn finish_removals(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, phase: Sa
 /// Everything that ran is gone with the boot; addresses and rules on disk are not.
 async fn after_reboot(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     for container in daemon.pods.containers_of(&sandbox.id) {
-        let removing = container.with_record(|record| record.phase() == ContainerPhase::Removing);
+        let removing = container.is_being_removed();
         if container.progress() != Progress::Exited && !removing {
             dead_shim::record_exit(daemon, &container, LOST, LOST_MESSAGE);
         }

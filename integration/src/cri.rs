@@ -142,6 +142,23 @@ impl Cri {
         image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse;
     }
 
+    /// RunPodSandbox by a client that goes away after `limit`.
+    ///
+    /// # Errors
+    /// The server's status, or that the time is over.
+    pub fn run_pod_sandbox_within(
+        &self,
+        request: v1::RunPodSandboxRequest,
+        limit: Duration,
+    ) -> Result<v1::RunPodSandboxResponse, Status> {
+        let mut client = v1::runtime_service_client::RuntimeServiceClient::new(self.channel.clone());
+        let call = async move { tokio::time::timeout(limit, client.run_pod_sandbox(request)).await };
+        match self.executor.block_on(call) {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_) => Err(Status::cancelled("the client has gone away")),
+        }
+    }
+
     /// Hands an image archive to the import service, in pieces.
     ///
     /// # Errors

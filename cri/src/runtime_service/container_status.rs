@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{
-    ContainerResources, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse, ContainerUser,
-    ImageSpec, LinuxContainerUser,
+    ContainerResources, ContainerState, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse,
+    ContainerUser, ImageSpec, LinuxContainerUser,
 };
 use serde_json::{Value, json};
 
@@ -32,8 +32,12 @@ pub(super) async fn container_status(
 
 /// The status of one container.
 pub(super) fn status(daemon: &Daemon, container: &Container) -> ContainerStatus {
-    let record = container.record();
+    // First: an end is saved in the record before it is told, so whoever sees the end sees the exit.
     let state = list_containers::state(container);
+    let mut record = container.record();
+    if state != ContainerState::ContainerExited {
+        record.exit = None;
+    }
     let exit = record.exit.clone().unwrap_or_default();
     let (image, image_ref) = image(daemon, &record);
     ContainerStatus {

@@ -15,7 +15,7 @@ use coracle_shim_api::Code;
 use coracle_shim_api::pod::{CreateContainerRequest as ShimRequest, Overlay};
 use tokio::task::JoinHandle;
 
-use super::{Failure, files, identity, run_pod_sandbox, to_the_end};
+use super::{Failure, files, find_sandbox, identity, run_pod_sandbox, to_the_end};
 use crate::daemon::{Daemon, now};
 use crate::pods::{Container, Progress, Sandbox};
 use crate::spec::{self, ImageDefaults, Look, Plan, Volume, VolumeError};
@@ -83,14 +83,7 @@ pub(super) async fn create_container(
             field: "config.metadata.name",
         });
     }
-    let not_found = || Failure::NotFound {
-        kind: "sandbox",
-        id: request.pod_sandbox_id.clone(),
-    };
-    let sandbox = daemon
-        .pods
-        .sandbox(&request.pod_sandbox_id)
-        .ok_or_else(not_found)?;
+    let sandbox = find_sandbox(&daemon, &request.pod_sandbox_id)?;
     to_the_end(async move {
         let name = name(&sandbox.id, &config);
         let _reservation = daemon.pods.reserve(format!("container {name}")).await;
@@ -138,7 +131,7 @@ fn same_again(
     name: String,
 ) -> Result<CreateContainerResponse, Failure> {
     let same = existing.with_record(|record| record.config == *config);
-    if same && existing.progress() == Progress::Created {
+    if same && !existing.is_being_removed() && existing.progress() == Progress::Created {
         return Ok(CreateContainerResponse {
             container_id: existing.id.clone(),
         });

@@ -9,6 +9,7 @@ use crate::cgroup::CgroupError;
 use crate::host_path::HostPathError;
 use crate::network::NetworkError;
 use crate::pod_files::PodFileError;
+use crate::pods::Ambiguous;
 use crate::shim::ShimError;
 use crate::spec::{PlanError, VolumeError};
 use crate::store::StoreError;
@@ -24,11 +25,24 @@ pub(crate) enum Failure {
         name: String,
         id: String,
     },
+    #[error("{field}: {id:?}: {source}")]
+    Ambiguous {
+        field: &'static str,
+        id: String,
+        source: Ambiguous,
+    },
     #[error("{field}: missing")]
     Missing { field: &'static str },
     #[error("{field}: {value:?}: {wants}")]
     Invalid {
         field: &'static str,
+        value: String,
+        wants: &'static str,
+    },
+    /// Of a list.
+    #[error("{field}: {value:?}: {wants}")]
+    InvalidEntry {
+        field: String,
         value: String,
         wants: &'static str,
     },
@@ -96,7 +110,11 @@ fn code(failure: &Failure) -> Code {
     match failure {
         Failure::NotFound { .. } | Failure::NoImage(_) => Code::NotFound,
         Failure::Exists { .. } => Code::AlreadyExists,
-        Failure::Missing { .. } | Failure::Invalid { .. } | Failure::User(_) => Code::InvalidArgument,
+        Failure::Missing { .. }
+        | Failure::Invalid { .. }
+        | Failure::InvalidEntry { .. }
+        | Failure::Ambiguous { .. }
+        | Failure::User(_) => Code::InvalidArgument,
         Failure::Plan(PlanError::Unsupported { .. }) => Code::Unimplemented,
         Failure::Plan(_) | Failure::Volume(VolumeError::Propagation { .. }) => Code::InvalidArgument,
         Failure::SandboxNotReady { .. } | Failure::ContainerState { .. } => Code::FailedPrecondition,

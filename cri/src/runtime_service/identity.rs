@@ -10,6 +10,7 @@ use crate::spec::Identity;
 const USER: &str = "config.linux.security_context.run_as_user";
 const USERNAME: &str = "config.linux.security_context.run_as_username";
 const GROUP: &str = "config.linux.security_context.run_as_group";
+const POLICY: &str = "config.linux.security_context.supplemental_groups_policy";
 const GROUPS: &str = "config.linux.security_context.supplemental_groups";
 
 pub(super) fn resolve(
@@ -19,7 +20,10 @@ pub(super) fn resolve(
 ) -> Result<Identity, Failure> {
     let user = user(store, image, security)?;
     let mut groups = vec![user.gid];
-    if security.supplemental_groups_policy() == SupplementalGroupsPolicy::Merge {
+    let policy = security.supplemental_groups_policy;
+    let policy = SupplementalGroupsPolicy::try_from(policy)
+        .map_err(|_| invalid(POLICY, &policy.to_string(), "no such policy"))?;
+    if policy == SupplementalGroupsPolicy::Merge {
         groups.extend(&user.groups);
     }
     for group in &security.supplemental_groups {

@@ -93,12 +93,23 @@ async fn to_the_end<T: Send + 'static>(
     tokio::spawn(request).await.map_err(|_| Failure::Join)?
 }
 
+/// Stop and Remove of what is not there have nothing to do, as CRI wants it.
+async fn if_there<T, F>(found: Option<Arc<T>>, work: impl FnOnce(Arc<T>) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    match found {
+        Some(found) => to_the_end(work(found)).await,
+        None => Ok(()),
+    }
+}
+
 fn find_container(daemon: &Daemon, id: &str) -> Result<Arc<Container>, Failure> {
     let not_found = || Failure::NotFound {
         kind: "container",
         id: id.to_owned(),
     };
-    daemon.pods.container(id).ok_or_else(not_found)
+    known_container(daemon, id)?.ok_or_else(not_found)
 }
 
 fn find_sandbox(daemon: &Daemon, id: &str) -> Result<Arc<Sandbox>, Failure> {
@@ -106,7 +117,37 @@ fn find_sandbox(daemon: &Daemon, id: &str) -> Result<Arc<Sandbox>, Failure> {
         kind: "sandbox",
         id: id.to_owned(),
     };
-    daemon.pods.sandbox(id).ok_or_else(not_found)
+    known_sandbox(daemon, id)?.ok_or_else(not_found)
+}
+
+/// None: it is not there (any more).
+fn known_container(daemon: &Daemon, id: &str) -> Result<Option<Arc<Container>>, Failure> {
+    if id.is_empty() {
+        return Err(Failure::Missing {
+            field: "container_id",
+        });
+    }
+    let found = daemon.pods.named_container(id);
+    found.map_err(|source| Failure::Ambiguous {
+        field: "container_id",
+        id: id.to_owned(),
+        source,
+    })
+}
+
+/// None: it is not there (any more).
+fn known_sandbox(daemon: &Daemon, id: &str) -> Result<Option<Arc<Sandbox>>, Failure> {
+    if id.is_empty() {
+        return Err(Failure::Missing {
+            field: "pod_sandbox_id",
+        });
+    }
+    let found = daemon.pods.named_sandbox(id);
+    found.map_err(|source| Failure::Ambiguous {
+        field: "pod_sandbox_id",
+        id: id.to_owned(),
+        source,
+    })
 }
 
 fn answer<T>(result: Result<T, Failure>) -> Result<Response<T>, Status> {

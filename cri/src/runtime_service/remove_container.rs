@@ -7,7 +7,7 @@ use std::sync::Arc;
 use coracle_cri::runtime_v1::{RemoveContainerRequest, RemoveContainerResponse};
 use coracle_shim_api::{Code, RpcError};
 
-use super::{Failure, to_the_end};
+use super::{Failure, if_there, known_container};
 use crate::daemon::Daemon;
 use crate::dead_shim;
 use crate::pods::Container;
@@ -50,14 +50,9 @@ pub(super) async fn remove_container(
     daemon: Arc<Daemon>,
     request: RemoveContainerRequest,
 ) -> Result<RemoveContainerResponse, Failure> {
-    let Some(container) = daemon.pods.container(&request.container_id) else {
-        return Ok(RemoveContainerResponse {});
-    };
-    to_the_end(async move {
-        finish(&daemon, &container).await?;
-        Ok(RemoveContainerResponse {})
-    })
-    .await
+    let found = known_container(&daemon, &request.container_id)?;
+    if_there(found, async move |container| finish(&daemon, &container).await).await?;
+    Ok(RemoveContainerResponse {})
 }
 
 /// Removes the container, wherever an earlier attempt ended.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{RemovePodSandboxRequest, RemovePodSandboxResponse};
 
-use super::{Failure, files, remove_container, stop_pod_sandbox, to_the_end};
+use super::{Failure, files, if_there, known_sandbox, remove_container, stop_pod_sandbox};
 use crate::daemon::Daemon;
 use crate::pods::Sandbox;
 use crate::steps::{Operation, Step};
@@ -51,14 +51,9 @@ pub(super) async fn remove_pod_sandbox(
     daemon: Arc<Daemon>,
     request: RemovePodSandboxRequest,
 ) -> Result<RemovePodSandboxResponse, Failure> {
-    let Some(sandbox) = daemon.pods.sandbox(&request.pod_sandbox_id) else {
-        return Ok(RemovePodSandboxResponse {});
-    };
-    to_the_end(async move {
-        finish(&daemon, &sandbox).await?;
-        Ok(RemovePodSandboxResponse {})
-    })
-    .await
+    let found = known_sandbox(&daemon, &request.pod_sandbox_id)?;
+    if_there(found, async move |sandbox| finish(&daemon, &sandbox).await).await?;
+    Ok(RemovePodSandboxResponse {})
 }
 
 /// Removes the pod, wherever an earlier attempt ended.

@@ -80,7 +80,7 @@ pub(super) async fn run_pod_sandbox(
     to_the_end(async move {
         let name = name(&config);
         let _reservation = daemon.pods.reserve(format!("sandbox {name}")).await;
-        if let Some(existing) = find(&daemon, &name) {
+        if let Some(existing) = find(&daemon, &config) {
             return same_again(&existing, &config, name);
         }
         let id = super::id::generate()?;
@@ -99,7 +99,7 @@ pub(crate) async fn undo(daemon: &Arc<Daemon>, record: SandboxRecord) {
     daemon.runner.undo(&OPERATION, &id, &mut work).await;
 }
 
-/// What makes a sandbox unique for the kubelet.
+/// What makes a sandbox unique for the kubelet, for people.
 fn name(config: &PodSandboxConfig) -> String {
     let metadata = config.metadata.clone().unwrap_or_default();
     format!(
@@ -108,8 +108,9 @@ fn name(config: &PodSandboxConfig) -> String {
     )
 }
 
-fn find(daemon: &Daemon, wanted: &str) -> Option<Arc<Sandbox>> {
-    let same = |sandbox: &Arc<Sandbox>| sandbox.with_record(|record| name(&record.config) == wanted);
+fn find(daemon: &Daemon, config: &PodSandboxConfig) -> Option<Arc<Sandbox>> {
+    let same =
+        |sandbox: &Arc<Sandbox>| sandbox.with_record(|record| record.config.metadata == config.metadata);
     daemon.pods.sandboxes().into_iter().find(same)
 }
 

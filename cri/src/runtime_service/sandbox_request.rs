@@ -1,6 +1,8 @@
 //! What a request for a pod has to look like; every error names the field.
 
-use coracle_cri::runtime_v1::{NamespaceMode, PodSandboxConfig, PortMapping};
+use std::net::IpAddr;
+
+use coracle_cri::runtime_v1::{NamespaceMode, PodSandboxConfig, PortMapping, Protocol};
 
 use super::Failure;
 use crate::spec;
@@ -34,7 +36,9 @@ pub(super) fn check(config: &PodSandboxConfig, runtime_handler: &str) -> Result<
     }
     check_hostname(&config.hostname)?;
     check_dns(config)?;
-    config.port_mappings.iter().try_for_each(check_port)?;
+    for (index, port) in config.port_mappings.iter().enumerate() {
+        check_port(index, port)?;
+    }
     check_cgroup_parent(config)?;
     check_namespaces(config)
 }
@@ -64,12 +68,29 @@ fn check_dns(config: &PodSandboxConfig) -> Result<(), Failure> {
 }
 
 /// A host port of 0 means none.
-fn check_port(port: &PortMapping) -> Result<(), Failure> {
+fn check_port(index: usize, port: &PortMapping) -> Result<(), Failure> {
+    let refuse = |name, value: &str, wants| Failure::InvalidEntry {
+        field: format!("config.port_mappings[{index}].{name}"),
+        value: value.to_owned(),
+        wants,
+    };
     let in_range = |number: i32| (0..=65535).contains(&number);
+    if !in_range(port.host_port) {
+        return Err(refuse("host_port", &port.host_port.to_string(), "not a port"));
+    }
     let published_nothing = port.host_port > 0 && port.container_port == 0;
-    if !in_range(port.container_port) || !in_range(port.host_port) || published_nothing {
-        let value = format!("{}:{}", port.host_port, port.container_port);
-        return Err(invalid("config.port_mappings", &value, "not port numbers"));
+    if !in_range(port.container_port) || published_nothing {
+        return Err(refuse(
+            "container_port",
+            &port.container_port.to_string(),
+            "not a port",
+        ));
+    }
+    if Protocol::try_from(port.protocol).is_err() {
+        return Err(refuse("protocol", &port.protocol.to_string(), "no such protocol"));
+    }
+    if !port.host_ip.is_empty() && port.host_ip.parse::<IpAddr>().is_err() {
+        return Err(refuse("host_ip", &port.host_ip, "not an address"));
     }
     Ok(())
 }
@@ -189,6 +210,12 @@ mod tests {
         }
     }
 
+    fn with_port(change: impl FnOnce(&mut PortMapping)) -> PodSandboxConfig {
+        let mut config = port(80, 8080);
+        change(&mut config.port_mappings[0]);
+        config
+    }
+
     fn dns(server: &str) -> PodSandboxConfig {
         let dns = DnsConfig {
             servers: vec![server.to_owned()],
@@ -206,6 +233,9 @@ mod tests {
             check(&config, "").unwrap();
         }
         check(&simple(), "coracle").unwrap();
+        for ip in ["127.0.0.1", "::1", "0.0.0.0"] {
+            check(&with_port(|port| port.host_ip = ip.to_owned()), "").unwrap();
+        }
     }
 
     #[test]
@@ -235,9 +265,17 @@ mod tests {
                 },
                 "config.log_directory",
             ),
-            (port(0, 80), "config.port_mappings"),
-            (port(70000, 0), "config.port_mappings"),
-            (port(80, -1), "config.port_mappings"),
+            (port(0, 80), "config.port_mappings[0].container_port"),
+            (port(70000, 0), "config.port_mappings[0].container_port"),
+            (port(80, -1), "config.port_mappings[0].host_port"),
+            (
+                with_port(|port| port.protocol = 9),
+                "config.port_mappings[0].protocol",
+            ),
+            (
+                with_port(|port| port.host_ip = "x".to_owned()),
+                "config.port_mappings[0].host_ip",
+            ),
             (dns("10.0.0.1\noptions x"), "config.dns_config"),
             (dns(""), "config.dns_config"),
             (

@@ -42,6 +42,7 @@ pub(super) async fn start_container(
         let _shared = container.sandbox.lifecycle.read().await;
         let _alone = container.lifecycle.lock().await;
         match container.progress() {
+            _ if container.is_being_removed() => return Err(wrong_state(&container, "created")),
             Progress::Created => {}
             // The same request again, after its answer was lost.
             Progress::Running { .. } => return Ok(StartContainerResponse {}),
@@ -62,6 +63,7 @@ pub(super) async fn start_container(
 /// The error of a request that another state forbids.
 pub(super) fn wrong_state(container: &Container, wanted: &'static str) -> Failure {
     let state = match container.progress() {
+        _ if container.is_being_removed() => "being removed",
         Progress::Created => "created",
         Progress::Running { .. } => "running",
         Progress::Exited => "exited",

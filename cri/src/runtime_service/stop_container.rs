@@ -7,7 +7,7 @@ use std::time::Duration;
 use coracle_cri::runtime_v1::{StopContainerRequest, StopContainerResponse};
 use coracle_shim_api::{Code, RpcError};
 
-use super::{Failure, to_the_end};
+use super::{Failure, if_there, known_container};
 use crate::daemon::Daemon;
 use crate::pods::{Container, Progress, Shim};
 use crate::steps::{Operation, Step};
@@ -47,14 +47,13 @@ pub(super) async fn stop_container(
         value: request.timeout.to_string(),
         wants: "cannot be negative",
     })?;
-    let Some(container) = daemon.pods.container(&request.container_id) else {
-        return Ok(StopContainerResponse {});
-    };
-    to_the_end(async move {
-        stop(&daemon, &container, Duration::from_secs(seconds)).await?;
-        Ok(StopContainerResponse {})
+    let found = known_container(&daemon, &request.container_id)?;
+    let grace = Duration::from_secs(seconds);
+    if_there(found, async move |container| {
+        stop(&daemon, &container, grace).await
     })
-    .await
+    .await?;
+    Ok(StopContainerResponse {})
 }
 
 /// Not under the container's lock: a second request with a shorter grace period must not wait for the first.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use coracle_cri::runtime_v1::{StopPodSandboxRequest, StopPodSandboxResponse};
 use coracle_shim_api::RpcError;
 
-use super::{Failure, to_the_end};
+use super::{Failure, if_there, known_sandbox};
 use crate::daemon::Daemon;
 use crate::links::HostLinks;
 use crate::pods::Sandbox;
@@ -27,6 +27,11 @@ pub(super) const OPERATION: Operation<Work, Failure> = Operation {
             undo: None,
         },
         Step {
+            name: "record",
+            run: |w| Box::pin(w.save_record()),
+            undo: None,
+        },
+        Step {
             name: "network",
             run: |w| Box::pin(w.detach()),
             undo: None,
@@ -34,11 +39,6 @@ pub(super) const OPERATION: Operation<Work, Failure> = Operation {
         Step {
             name: "shim",
             run: |w| Box::pin(w.end_shim()),
-            undo: None,
-        },
-        Step {
-            name: "record",
-            run: |w| Box::pin(w.save_record()),
             undo: None,
         },
     ],
@@ -56,15 +56,13 @@ pub(super) async fn stop_pod_sandbox(
     daemon: Arc<Daemon>,
     request: StopPodSandboxRequest,
 ) -> Result<StopPodSandboxResponse, Failure> {
-    let Some(sandbox) = daemon.pods.sandbox(&request.pod_sandbox_id) else {
-        return Ok(StopPodSandboxResponse {});
-    };
-    to_the_end(async move {
+    let found = known_sandbox(&daemon, &request.pod_sandbox_id)?;
+    if_there(found, async move |sandbox| {
         let _alone = sandbox.hold_to_end().await;
-        stop(&daemon, &sandbox).await?;
-        Ok(StopPodSandboxResponse {})
+        stop(&daemon, &sandbox).await
     })
-    .await
+    .await?;
+    Ok(StopPodSandboxResponse {})
 }
 
 /// The caller holds the sandbox alone.
@@ -113,6 +111,17 @@ impl Work {
         Ok(())
     }
 
+    /// Before what can fail: a pod without processes is not ready, whether its network can be given back or not.
+    async fn save_record(&mut self) -> Result<(), Failure> {
+        let mut record = self.sandbox.record();
+        if record.phase() == SandboxPhase::Ready {
+            record.set_phase(SandboxPhase::NotReady);
+        }
+        self.daemon.store.put(&record)?;
+        self.sandbox.set_record(record);
+        Ok(())
+    }
+
     async fn detach(&mut self) -> Result<(), Failure> {
         let mut record = self.sandbox.record();
         if !record.attached {
@@ -141,16 +150,6 @@ impl Work {
         if let Some(links) = self.links.take() {
             tokio::spawn(links.gone());
         }
-        Ok(())
-    }
-
-    async fn save_record(&mut self) -> Result<(), Failure> {
-        let mut record = self.sandbox.record();
-        if record.phase() == SandboxPhase::Ready {
-            record.set_phase(SandboxPhase::NotReady);
-        }
-        self.daemon.store.put(&record)?;
-        self.sandbox.set_record(record);
         Ok(())
     }
 }

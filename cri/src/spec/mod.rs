@@ -99,9 +99,10 @@ pub(crate) enum PlanError {
     NoCommand,
     #[error("config.linux.security_context.privileged: the sandbox is not privileged")]
     SandboxNotPrivileged,
-    #[error("{field}: {source}")]
+    #[error("{field}: read {path}: {source}")]
     Read {
         field: &'static str,
+        path: String,
         source: std::io::Error,
     },
     #[error("{field}: {source}")]

@@ -42,7 +42,7 @@ pub(super) fn plan(
     set(
         &mut process,
         "oomScoreAdj",
-        oom_score_adj(request).map(Value::from),
+        oom_score_adj(request)?.map(Value::from),
     );
     Ok(process)
 }
@@ -119,12 +119,19 @@ fn working_directory(config: &ContainerConfig, image: &ImageDefaults<'_>) -> Res
 }
 
 /// Without CAP_SYS_RESOURCE the value cannot be lowered below the daemon's own (proc_pid_oom_score_adj(5)).
-fn oom_score_adj(request: &Request<'_>) -> Option<i64> {
-    let resources = request.config.linux.as_ref()?.resources.as_ref()?;
-    let (asked, least) = (
-        resources.oom_score_adj.clamp(-1000, 1000),
-        request.host.least_oom_score_adj,
-    );
+fn oom_score_adj(request: &Request<'_>) -> Result<Option<i64>, PlanError> {
+    let linux = request.config.linux.as_ref();
+    let Some(resources) = linux.and_then(|linux| linux.resources.as_ref()) else {
+        return Ok(None);
+    };
+    let (asked, least) = (resources.oom_score_adj, request.host.least_oom_score_adj);
+    if !(-1000..=1000).contains(&asked) {
+        return Err(invalid(
+            "config.linux.resources.oom_score_adj",
+            &asked.to_string(),
+            "not between -1000 and 1000",
+        ));
+    }
     if asked < least {
         tracing::info!(
             container = request.id,
@@ -133,7 +140,7 @@ fn oom_score_adj(request: &Request<'_>) -> Option<i64> {
             "oom_score_adj cannot be lowered so far"
         );
     }
-    Some(asked.max(least))
+    Ok(Some(asked.max(least)))
 }
 
 pub(super) fn invalid(field: &str, value: &str, wants: &'static str) -> PlanError {

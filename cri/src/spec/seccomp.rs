@@ -1,7 +1,7 @@
 //! Which seccomp profile a container runs under.
 
-use coracle_cri::runtime_v1::LinuxContainerSecurityContext;
 use coracle_cri::runtime_v1::security_profile::ProfileType;
+use coracle_cri::runtime_v1::{LinuxContainerSecurityContext, SecurityProfile};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::Value;
 
@@ -42,7 +42,7 @@ fn profile(
     unset: UnsetSeccompProfile,
 ) -> Result<Profile, PlanError> {
     if let Some(asked) = &security.seccomp {
-        return match asked.profile_type() {
+        return match profile_type(FIELD, asked)? {
             ProfileType::RuntimeDefault => Ok(Profile::Default),
             ProfileType::Unconfined => Ok(Profile::Unconfined),
             ProfileType::Localhost => Ok(Profile::File(asked.localhost_ref.clone())),
@@ -63,11 +63,32 @@ fn profile(
     }
 }
 
+/// A type that is not known is not the default one.
+fn profile_type(field: &str, profile: &SecurityProfile) -> Result<ProfileType, PlanError> {
+    let number = profile.profile_type;
+    ProfileType::try_from(number).map_err(|_| {
+        invalid(
+            &format!("{field}.profile_type"),
+            &number.to_string(),
+            "no such type of profile",
+        )
+    })
+}
+
 fn load(path: &str) -> Result<Value, PlanError> {
     if !path.starts_with('/') {
         return Err(invalid(FIELD, path, "not the absolute path of a profile"));
     }
-    let text = std::fs::read(path).map_err(|source| PlanError::Read { field: FIELD, source })?;
+    let read = |source| PlanError::Read {
+        field: FIELD,
+        path: path.to_owned(),
+        source,
+    };
+    // Reading anything else, a FIFO for example, may never end.
+    if !std::fs::metadata(path).map_err(read)?.is_file() {
+        return Err(invalid(FIELD, path, "not a file"));
+    }
+    let text = std::fs::read(path).map_err(read)?;
     // Through the type, so that a wrong file is an error here and not a container that does not start.
     let profile: LinuxSeccomp =
         serde_json::from_slice(&text).map_err(|source| PlanError::Json { field: FIELD, source })?;
@@ -76,15 +97,16 @@ fn load(path: &str) -> Result<Value, PlanError> {
 
 /// A named profile that the host cannot load must not be dropped in silence.
 fn check_apparmor(security: &LinuxContainerSecurityContext, request: &Request<'_>) -> Result<(), PlanError> {
-    let named = security
+    let field = "config.linux.security_context.apparmor";
+    let asked = security
         .apparmor
         .as_ref()
-        .is_some_and(|profile| profile.profile_type() == ProfileType::Localhost)
-        || security.apparmor_profile.starts_with("localhost/");
+        .map(|profile| profile_type(field, profile))
+        .transpose()?;
+    let named = asked == Some(ProfileType::Localhost) || security.apparmor_profile.starts_with("localhost/");
     if !named || security.privileged {
         return Ok(());
     }
-    let field = "config.linux.security_context.apparmor";
     if request.host.apparmor {
         return Err(PlanError::Unsupported {
             field: field.to_owned(),

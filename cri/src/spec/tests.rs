@@ -330,7 +330,9 @@ fn runtime_default_is_a_profile_and_localhost_is_read() {
     );
     std::fs::write(path, r#"{"defaultAction": "SCMP_ACT_WHAT"}"#).unwrap();
     assert!(refused(profile(2, path)).contains("security_context.seccomp"));
-    assert!(refused(profile(2, "/nowhere")).contains("security_context.seccomp"));
+    assert!(refused(profile(2, "/nowhere")).contains("security_context.seccomp: read /nowhere"));
+    assert!(refused(profile(2, "/dev/zero")).contains("not a file"));
+    assert!(refused(profile(9, "")).contains("security_context.seccomp.profile_type"));
     assert!(refused(profile(2, "relative")).contains("security_context.seccomp"));
 }
 
