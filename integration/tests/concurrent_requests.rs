@@ -239,7 +239,7 @@ fn pods_that_share_a_parent_cgroup_leave_it_together() {
         cri.discard(&second);
         assert!(!cgroups::processes(&parent).is_empty(), "the third runs on");
         cri.discard(&third);
-        assert_eq!(cgroups::directories(&parent), [PathBuf::new(); 0]);
+        assert_eq!(cgroups::directories(&parent), Vec::<PathBuf>::new());
         assert!(!daemon.log().contains("does not leave"), "{}", daemon.log());
         daemon.uninstall_network();
         before.assert_nothing_left(node);
