@@ -70,6 +70,44 @@ fn killed_at_any_moment_of_add_a_del_leaves_nothing() {
 }
 
 #[test]
+fn a_bridge_that_a_killed_add_left_half_made_is_finished() {
+    on_node(|node| {
+        let half = ["link", "add", "cni0", "type", "bridge"];
+        assert!(
+            std::process::Command::new("ip")
+                .args(half)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let netns = node.netns("k");
+        let path = netns.to_str().unwrap();
+        let conf = single("1.0.0", bridge_conf());
+        node.ok("bridge", &env("ADD", path), &conf);
+        for setting in ["accept_ra", "accept_dad"] {
+            assert_eq!(
+                node::setting(&format!("ipv6/conf/cni0/{setting}")),
+                "0",
+                "{setting}"
+            );
+        }
+        node.ok("bridge", &env("DEL", path), &conf);
+        assert_nothing_left(node, 0);
+        node.uninstall("net");
+        // It was there before: a network takes away only what it made.
+        assert_eq!(node.links(), ["cni0"]);
+        let gone = ["link", "del", "cni0"];
+        assert!(
+            std::process::Command::new("ip")
+                .args(gone)
+                .status()
+                .unwrap()
+                .success()
+        );
+    });
+}
+
+#[test]
 fn killed_at_any_moment_of_del_the_next_del_leaves_nothing() {
     on_node(|node| {
         let conf = single("1.0.0", bridge_conf());

@@ -19,6 +19,9 @@ pub(super) fn ensure_bridge(socket: &mut Socket, network: &str, plan: &Plan) -> 
         Some(_) => return Err(BridgeError::NotABridge(plan.bridge.clone()).into()),
         None => make_bridge(socket, network, plan)?,
     };
+    if !found.up {
+        prepare(plan)?;
+    }
     if !found.up || plan.promiscuous && !found.promiscuous {
         let change = Change {
             up: Some(true),
@@ -47,6 +50,13 @@ fn make_bridge(socket: &mut Socket, network: &str, plan: &Plan) -> Outcome<Link>
         Err(error) if error.errno() != Some(Errno::EEXIST) => return Err(error.into()),
         _ => {}
     }
+    let made = link::find(socket, Which::Name(&plan.bridge))?;
+    made.ok_or_else(|| BridgeError::Vanished(plan.bridge.clone()).into())
+}
+
+/// Settings of a bridge that is not up yet: whoever is killed between making it and here leaves it down, and the next ADD
+/// finds it so.
+fn prepare(plan: &Plan) -> Outcome<()> {
     // The host does not configure itself from what containers advertise.
     sysctl::ensure(&format!("net/ipv6/conf/{}/accept_ra", plan.bridge), "0")?;
     if !plan.detect_duplicates {
@@ -54,8 +64,7 @@ fn make_bridge(socket: &mut Socket, network: &str, plan: &Plan) -> Outcome<Link>
         // duplicates, a second or two, nothing that is forwarded reaches them.
         sysctl::ensure(&format!("net/ipv6/conf/{}/accept_dad", plan.bridge), "0")?;
     }
-    let made = link::find(socket, Which::Name(&plan.bridge))?;
-    made.ok_or_else(|| BridgeError::Vanished(plan.bridge.clone()).into())
+    Ok(())
 }
 
 /// Gives the bridge its gateway addresses and lets the host forward.
