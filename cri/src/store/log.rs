@@ -11,8 +11,10 @@
 //! The file is kept longer than its frames, by zeros that are really written: a frame then changes no metadata, and its
 //! sync does not have to commit the file system's journal as well.
 
+mod rewrite;
+
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,8 +48,16 @@ pub(crate) struct Log {
     tail: Mutex<Tail>,
     /// Whether something unreadable was cut off when it was opened.
     was_cut: bool,
-    /// How far the file is on disk; locked while a sync runs, so that whoever waits for it shares it.
-    synced: Mutex<Position>,
+    /// Locked while a sync runs, so that whoever waits for it shares it.
+    synced: Mutex<Synced>,
+}
+
+/// What is on disk.
+#[derive(Debug)]
+struct Synced {
+    position: Position,
+    /// Whether the directory names the file that is in use.
+    is_named: bool,
 }
 
 #[derive(Debug)]
@@ -82,6 +92,8 @@ impl Log {
             .truncate(false)
             .open(path)
             .map_err(io("open"))?;
+        // Of a rewrite that was cut off.
+        let _ = std::fs::remove_file(rewrite::new_path(path));
         let mut content = Vec::new();
         file.read_to_end(&mut content).map_err(io("read"))?;
         // Made and not yet written when the power went.
@@ -115,7 +127,10 @@ impl Log {
                 path: path.to_owned(),
                 tail,
                 was_cut,
-                synced: Mutex::new(position),
+                synced: Mutex::new(Synced {
+                    position,
+                    is_named: true,
+                }),
             },
             payloads,
         ))
@@ -143,7 +158,7 @@ impl Log {
     /// Returns once everything up to `position` is on disk. Blocks; callers that wait together share one sync.
     pub(crate) fn sync(&self, position: Position) -> Result<(), LogError> {
         let mut synced = lock(&self.synced);
-        if *synced >= position {
+        if synced.position >= position {
             return Ok(());
         }
         let (file, end) = {
@@ -155,8 +170,17 @@ impl Log {
             path: self.path.clone(),
             source,
         })?;
-        *synced = end;
+        if !synced.is_named {
+            sync_parent(&self.path)?;
+            synced.is_named = true;
+        }
+        synced.position = end;
         Ok(())
+    }
+
+    /// Where the file ends now.
+    pub(crate) fn position(&self) -> Position {
+        lock(&self.tail).position
     }
 
     /// Whether the file ended in something unreadable: records may be missing.
@@ -167,41 +191,6 @@ impl Log {
     /// Bytes of the file.
     pub(crate) fn size(&self) -> u64 {
         lock(&self.tail).position.offset
-    }
-
-    /// Replaces the file by one that holds only `payloads`. Nothing may be appended meanwhile: the caller holds the
-    /// records locked.
-    pub(crate) fn rewrite<'p>(&self, payloads: impl Iterator<Item = &'p [u8]>) -> Result<(), LogError> {
-        let path = self.path.with_extension("new");
-        let io = |action| {
-            let path = path.clone();
-            move |source| LogError::Io { action, path, source }
-        };
-        let mut content = MAGIC.to_vec();
-        for payload in payloads {
-            content.extend(frame(payload)?);
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(io("create"))?;
-        file.write_all(&content).map_err(io("write"))?;
-        file.sync_all().map_err(io("sync"))?;
-        let mut synced = lock(&self.synced);
-        let mut tail = lock(&self.tail);
-        std::fs::rename(&path, &self.path).map_err(io("rename"))?;
-        // From here on the name means the new file: what is appended has to go there, whatever the directory's sync says.
-        tail.file = Arc::new(file);
-        tail.position = Position {
-            generation: tail.position.generation + 1,
-            offset: content.len() as u64,
-        };
-        tail.allocated = tail.position.offset;
-        *synced = tail.position;
-        sync_parent(&self.path)
     }
 }
 
@@ -420,20 +409,6 @@ mod tests {
             rustix::mount::unmount(directory.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
         };
         std::thread::spawn(test).join().unwrap();
-    }
-
-    #[test]
-    fn a_rewrite_keeps_what_it_is_given() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("records");
-        let (log, _) = Log::open(&path).unwrap();
-        let before = log.append(b"one").unwrap();
-        log.append(b"two").unwrap();
-        log.rewrite([&b"two"[..]].into_iter()).unwrap();
-        log.sync(before).unwrap();
-        log.append(b"three").unwrap();
-        drop(log);
-        assert_eq!(Log::open(&path).unwrap().1, [b"two".to_vec(), b"three".to_vec()]);
     }
 
     #[test]

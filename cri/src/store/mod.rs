@@ -10,6 +10,7 @@ mod record;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prost::Message as _;
@@ -47,6 +48,8 @@ pub(crate) struct Store {
     log: Arc<Log>,
     /// Key to the last frame of that key.
     live: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Whether the file is being made smaller.
+    rewriting: Arc<AtomicBool>,
     /// Held for the flock(2) on it.
     _lock: File,
 }
@@ -105,6 +108,7 @@ impl Store {
         Ok(Store {
             log: Arc::new(log),
             live: Mutex::new(live),
+            rewriting: Arc::default(),
             _lock: lock,
         })
     }
@@ -169,15 +173,34 @@ impl Store {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Most of a long-lived file is history. The map is locked, so nothing is appended meanwhile.
+    /// Most of a long-lived file is history. It is rewritten by a thread, which waits for the disk; the caller holds the
+    /// map, so the snapshot and the file's end belong together.
     fn rewrite_if_worth_it(&self, live: &BTreeMap<String, Vec<u8>>) {
         let size = self.log.size();
         let useful: u64 = live.values().map(|frame| frame.len() as u64).sum();
-        if size > REWRITE_ABOVE
-            && size > 4 * useful
-            && let Err(error) = self.log.rewrite(live.values().map(Vec::as_slice))
-        {
-            tracing::warn!(%error, "the record file could not be made smaller");
+        if size <= REWRITE_ABOVE || size <= 4 * useful || self.rewriting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let payloads: Vec<Vec<u8>> = live.values().cloned().collect();
+        let since = self.log.position();
+        let (log, rewriting) = (Arc::clone(&self.log), Arc::clone(&self.rewriting));
+        let thread = std::thread::Builder::new().name("records".to_owned());
+        let started = thread.spawn(move || {
+            if let Err(error) = log.rewrite(&payloads, since) {
+                tracing::warn!(%error, "the record file could not be made smaller");
+            }
+            rewriting.store(false, Ordering::Release);
+        });
+        if let Err(error) = started {
+            self.rewriting.store(false, Ordering::Release);
+            tracing::warn!(%error, "the record file cannot be made smaller now");
+        }
+    }
+
+    #[cfg(test)]
+    fn wait_for_rewrite(&self) {
+        while self.rewriting.load(Ordering::Acquire) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
 }
@@ -267,6 +290,9 @@ mod tests {
         for _ in 0..300 {
             store.put(&long).unwrap();
         }
+        store.wait_for_rewrite();
+        store.put(&long).unwrap();
+        store.wait_for_rewrite();
         assert!(store.log.size() < 2 * REWRITE_ABOVE);
         drop(store);
         assert_eq!(
