@@ -315,6 +315,59 @@ fn the_joining_process_cannot_be_looked_into() {
     );
 }
 
+/// The same for a container that may trace what it likes (CAP_SYS_PTRACE of the host's user namespace, where dumpable
+/// does not count): it finds nothing of the host, and no capability but a few that a process needs to become another.
+#[test]
+fn a_container_that_may_trace_finds_nothing_in_the_joining_process() {
+    // Each process it meets is asked for the host's root, for directories, for a program file that can be written, and
+    // for its capabilities. Only builtins: one that is joining is there for less than a millisecond.
+    let script = r#"while :; do for p in /proc/[0-9]*; do case $p in /proc/1|/proc/$$) continue;; esac
+        [ -e $p/root$HOST -o -e $p/cwd$HOST ] && echo "root of the host in $p" >> /tmp/found
+        for f in $p/fd/*; do [ -d $f ] && echo "directory $f" >> /tmp/found; done
+        [ $p/exe -ef /bin/busybox ] && continue
+        while read -r k v; do [ "$k" = CapPrm: ] && echo $v >> /tmp/capabilities; done 2>/dev/null < $p/status
+        done 2>/dev/null; done"#;
+    let mut bundle = Bundle::new("ex-trace", script);
+    bundle.config["root"]["readonly"] = json!(false);
+    let host = format!("HOST={}", bundle.path().display());
+    bundle.config["process"]["env"]
+        .as_array_mut()
+        .unwrap()
+        .push(host.into());
+    let own = json!(["CAP_SYS_PTRACE", "CAP_KILL"]);
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.config["process"]["capabilities"][set] = own.clone();
+    }
+    bundle.start();
+    let seen = bundle.root().join("tmp/capabilities");
+    let mut execs = 0;
+    // Until it has met some of them on their way.
+    while execs < 100 || (execs < 2000 && std::fs::read(&seen).is_ok_and(|seen| seen.len() < 10 * 17)) {
+        bundle.exec("true").ok();
+        execs += 1;
+    }
+    let found = std::fs::read_to_string(bundle.root().join("tmp/found")).unwrap_or_default();
+    let first: Vec<&str> = found.lines().take(4).collect();
+    assert_eq!(first, Vec::<&str>::new(), "in {execs} processes");
+    let bit = |number: u32| 1_u64 << number;
+    // CAP_KILL, CAP_SYS_PTRACE, and CAP_SETGID, CAP_SETUID, CAP_SYS_RESOURCE (there are rlimits).
+    let expected = bit(5) | bit(19) | bit(6) | bit(7) | bit(24);
+    for capabilities in std::fs::read_to_string(&seen).unwrap_or_default().lines() {
+        let capabilities = u64::from_str_radix(capabilities, 16).unwrap();
+        assert_eq!(capabilities & !expected, 0, "{capabilities:x}");
+    }
+}
+
+/// A process that was never counted does not fail for want of a place in the count.
+#[test]
+fn a_full_cgroup_can_be_entered() {
+    let mut bundle = Bundle::new("ex-full", "sleep 1000");
+    bundle.config["linux"]["resources"]["pids"] = json!({"limit": 1});
+    bundle.start();
+    // No fork: the shell has no place for one.
+    assert_eq!(bundle.exec("echo entered").ok(), "entered\n");
+}
+
 #[test]
 fn list_shows_each_container_as_runc_does() {
     let bundle = running();

@@ -3,7 +3,7 @@
 //! A thread that writes `0` into `tasks` moves itself alone and takes no thread group lock; a parent that writes a pid
 //! into `cgroup.procs` waits for an RCU grace period, up to 40 ms. So the child must have one thread when it enters.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -15,10 +15,17 @@ use super::{Cgroup, CgroupError};
 pub struct Join {
     /// The cgroup2 directory, for `CLONE_INTO_CGROUP`: with it the child is there from birth.
     pub into: Option<OwnedFd>,
-    /// The `tasks` file of each v1 hierarchy; the child writes `0` to each.
-    pub tasks: Vec<OwnedFd>,
-    /// The files behind `tasks`, for errors.
-    paths: Vec<PathBuf>,
+    /// The v1 hierarchies, but for the one that counts processes.
+    others: Vec<Tasks>,
+    /// The v1 hierarchy that counts processes.
+    pids: Option<Tasks>,
+}
+
+/// The `tasks` file of a v1 hierarchy; the child writes `0` to it.
+#[derive(Debug)]
+struct Tasks {
+    file: OwnedFd,
+    path: PathBuf,
 }
 
 impl Cgroup {
@@ -29,8 +36,8 @@ impl Cgroup {
     pub fn join(&self) -> Result<Join, CgroupError> {
         let mut join = Join {
             into: None,
-            tasks: Vec::new(),
-            paths: Vec::new(),
+            others: Vec::new(),
+            pids: None,
         };
         for (name, dir) in self.paths() {
             let dir = self.entrance(&name, &dir);
@@ -38,9 +45,12 @@ impl Cgroup {
                 join.into = Some(open(&dir, OFlags::PATH | OFlags::DIRECTORY)?);
                 continue;
             }
-            let tasks = dir.join("tasks");
-            join.tasks.push(open(&tasks, OFlags::WRONLY)?);
-            join.paths.push(tasks);
+            let path = dir.join("tasks");
+            let file = open(&path, OFlags::WRONLY)?;
+            match name.split(',').any(|controller| controller == "pids") {
+                true => join.pids = Some(Tasks { file, path }),
+                false => join.others.push(Tasks { file, path }),
+            }
         }
         Ok(join)
     }
@@ -69,15 +79,34 @@ impl Join {
     /// # Errors
     /// A hierarchy refuses the process: ENOSPC for an empty cpuset, EAGAIN beyond a pids limit in some kernels.
     pub fn enter(&self) -> Result<(), CgroupError> {
-        for (tasks, path) in self.tasks.iter().zip(&self.paths) {
-            rustix::io::retry_on_intr(|| rustix::io::write(tasks, b"0")).map_err(|errno| {
-                CgroupError::Join {
-                    file: path.clone(),
-                    source: errno.into(),
-                }
-            })?;
-        }
-        Ok(())
+        self.enter_others()?;
+        self.enter_pids()
+    }
+
+    /// The first half of [`enter`](Self::enter), for a process that is going to clone: in a full cgroup that fails for
+    /// whoever is counted, while entering it never does.
+    pub(crate) fn enter_others(&self) -> Result<(), CgroupError> {
+        self.others.iter().try_for_each(Tasks::enter)
+    }
+
+    /// The second half, for what it has cloned.
+    pub(crate) fn enter_pids(&self) -> Result<(), CgroupError> {
+        self.pids.iter().try_for_each(Tasks::enter)
+    }
+
+    /// What [`enter_pids`](Self::enter_pids) needs to stay open.
+    pub(crate) fn pids_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pids.as_ref().map(|tasks| tasks.file.as_fd())
+    }
+}
+
+impl Tasks {
+    fn enter(&self) -> Result<(), CgroupError> {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(&self.file, b"0"));
+        written.map(drop).map_err(|errno| CgroupError::Join {
+            file: self.path.clone(),
+            source: errno.into(),
+        })
     }
 }
 

@@ -17,60 +17,89 @@ pub(super) fn command() -> Command {
     Command::new("exec")
         .about("Runs one more process in a container")
         .defer(|command| {
-            let flag = |name: &'static str| Arg::new(name).long(name);
-            let switch = |name| flag(name).action(ArgAction::SetTrue);
-            let many = |name| flag(name).action(ArgAction::Append);
-            let path = |name| flag(name).value_name("PATH").value_parser(value_parser!(PathBuf));
-            command.args([
-                Arg::new("id")
-                    .value_name("CONTAINER")
-                    .required(true)
-                    .help("Name of the container"),
-                // Everything after the name belongs to the command, whatever it looks like.
-                Arg::new("command")
-                    .value_name("COMMAND")
-                    .num_args(0..)
-                    .trailing_var_arg(true)
-                    .allow_hyphen_values(true)
-                    .help("The program and its arguments"),
-                path("process")
-                    .short('p')
-                    .help("Read the process from this JSON file"),
-                switch("tty").short('t').help("Give it a terminal"),
-                switch("detach").short('d').help("Return once it runs"),
-                path("pid-file").help("Write its process id to this file"),
-                path("console-socket").help("Send the terminal's other end to this unix socket"),
-                path("pidfd-socket").help("Send a descriptor of the process to this unix socket"),
-                path("cwd").help("Its working directory in the container"),
-                many("env")
-                    .short('e')
-                    .value_name("NAME=VALUE")
-                    .help("Add a variable to its environment"),
-                flag("user")
-                    .short('u')
-                    .value_name("UID[:GID]")
-                    .help("Whose process it is"),
-                many("additional-gids")
-                    .short('g')
-                    .value_name("GID")
-                    .help("Add a group"),
-                many("cap")
-                    .short('c')
-                    .value_name("CAPABILITY")
-                    .help("Add a capability"),
-                switch("no-new-privs").help("Its programs may not gain privileges"),
-                flag("process-label").value_name("LABEL").help("SELinux label"),
-                flag("apparmor").value_name("PROFILE").help("AppArmor profile"),
-                many("cgroup")
-                    .value_name("[CONTROLLER:]PATH")
-                    .help("Start in a cgroup below the container's"),
-                switch("ignore-paused").help("Also in a paused container"),
-                flag("preserve-fds")
-                    .value_name("N")
-                    .value_parser(value_parser!(u32))
-                    .help("Pass descriptors 3 to 2+N on"),
-            ])
+            command
+                .args(what_to_run())
+                .args(whose_process())
+                .args(how_to_run())
         })
+}
+
+fn what_to_run() -> [Arg; 6] {
+    [
+        Arg::new("id")
+            .value_name("CONTAINER")
+            .required(true)
+            .help("Name of the container"),
+        // Everything after the name belongs to the command, whatever it looks like.
+        Arg::new("command")
+            .value_name("COMMAND")
+            .num_args(0..)
+            .trailing_var_arg(true)
+            .allow_hyphen_values(true)
+            .help("The program and its arguments"),
+        path("process")
+            .short('p')
+            .help("Read the process from this JSON file"),
+        path("cwd").help("Its working directory in the container"),
+        many("env")
+            .short('e')
+            .value_name("NAME=VALUE")
+            .help("Add a variable to its environment"),
+        switch("tty").short('t').help("Give it a terminal"),
+    ]
+}
+
+fn whose_process() -> [Arg; 6] {
+    [
+        flag("user")
+            .short('u')
+            .value_name("UID[:GID]")
+            .help("Whose process it is"),
+        many("additional-gids")
+            .short('g')
+            .value_name("GID")
+            .help("Add a group"),
+        many("cap")
+            .short('c')
+            .value_name("CAPABILITY")
+            .help("Add a capability"),
+        switch("no-new-privs").help("Its programs may not gain privileges"),
+        flag("process-label").value_name("LABEL").help("SELinux label"),
+        flag("apparmor").value_name("PROFILE").help("AppArmor profile"),
+    ]
+}
+
+fn how_to_run() -> [Arg; 7] {
+    [
+        switch("detach").short('d').help("Return once it runs"),
+        path("pid-file").help("Write its process id to this file"),
+        path("console-socket").help("Send the terminal's other end to this unix socket"),
+        path("pidfd-socket").help("Send a descriptor of the process to this unix socket"),
+        many("cgroup")
+            .value_name("[CONTROLLER:]PATH")
+            .help("Start in a cgroup below the container's"),
+        switch("ignore-paused").help("Also in a paused container"),
+        flag("preserve-fds")
+            .value_name("N")
+            .value_parser(value_parser!(u32))
+            .help("Pass descriptors 3 to 2+N on"),
+    ]
+}
+
+fn flag(name: &'static str) -> Arg {
+    Arg::new(name).long(name)
+}
+
+fn switch(name: &'static str) -> Arg {
+    flag(name).action(ArgAction::SetTrue)
+}
+
+fn many(name: &'static str) -> Arg {
+    flag(name).action(ArgAction::Append)
+}
+
+fn path(name: &'static str) -> Arg {
+    flag(name).value_name("PATH").value_parser(value_parser!(PathBuf))
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {

@@ -3,10 +3,12 @@
 use super::{CliError, Global, hand_over};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use coracle_linux::pidfd::Pid;
+use coracle_runtime::spec::Loaded;
 use coracle_runtime::state::{Record, Reservation};
 use coracle_runtime::{
     Container, ContainerId, CreateOptions, CreateRequest, Gate, Plan, RootSource, Stdio, plan, spawn, spec,
 };
+use oci_spec::runtime::Spec;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -70,20 +72,8 @@ impl Launch {
             return Err(CliError::NoPivot);
         }
         let path = |name: &str| args.get_one::<PathBuf>(name).cloned();
-        let given = path("bundle").unwrap_or_else(|| PathBuf::from("."));
-        let bundle = given
-            .canonicalize()
-            .map_err(|source| CliError::Path { path: given, source })?;
-        let mut loaded = spec::load(&bundle)?;
-        for warning in &loaded.warnings {
-            global.log.warn(warning);
-        }
-        let terminal = loaded
-            .spec
-            .process()
-            .as_ref()
-            .and_then(|process| process.terminal())
-            .unwrap_or(false);
+        let (bundle, mut loaded) = load(global, path("bundle"))?;
+        let terminal = wants_terminal(&loaded.spec);
         let console_socket = path("console-socket");
         check_terminal(terminal, detached, console_socket.is_some())?;
         let root = RootSource::from_spec(&loaded.spec, &bundle)?;
@@ -93,30 +83,22 @@ impl Launch {
         let own_pid_namespace = has_own_pid_namespace(&loaded.spec);
         let preserve_fds = preserve_fds(args, pass_listen_fds(&mut loaded.spec))?;
         let reservation = global.store.reserve(&id)?;
-        let gate = if gated {
-            Gate::Fifo(reservation.make_fifo()?)
-        } else {
-            Gate::Caller
-        };
         reservation.write_spec(&loaded.text)?;
-        let no_new_keyring = args.get_flag("no-new-keyring");
         let options = CreateOptions {
-            gate,
-            no_new_keyring,
+            gate: gate(&reservation, gated)?,
+            no_new_keyring: args.get_flag("no-new-keyring"),
             preserve_fds,
         };
-        let stdio = if terminal { Stdio::Terminal } else { Stdio::Inherit };
         let plan = plan(CreateRequest {
             id,
             bundle,
             spec: loaded.spec,
             root,
             detached: Vec::new(),
-            stdio,
+            stdio: if terminal { Stdio::Terminal } else { Stdio::Inherit },
             join: Vec::new(),
             options,
         })?;
-        let (pidfd_socket, pid_file) = (path("pidfd-socket"), path("pid-file"));
         Ok(Self {
             plan,
             reservation,
@@ -124,8 +106,8 @@ impl Launch {
             own_pid_namespace,
             terminal,
             console_socket,
-            pidfd_socket,
-            pid_file,
+            pidfd_socket: path("pidfd-socket"),
+            pid_file: path("pid-file"),
         })
     }
 
@@ -189,6 +171,31 @@ impl Drop for Guard<'_> {
     }
 }
 
+/// The bundle's directory, absolute, and its specification.
+fn load(global: &Global, given: Option<PathBuf>) -> Result<(PathBuf, Loaded), CliError> {
+    let given = given.unwrap_or_else(|| PathBuf::from("."));
+    let bundle = given
+        .canonicalize()
+        .map_err(|source| CliError::Path { path: given, source })?;
+    let loaded = spec::load(&bundle)?;
+    for warning in &loaded.warnings {
+        global.log.warn(warning);
+    }
+    Ok((bundle, loaded))
+}
+
+fn wants_terminal(spec: &Spec) -> bool {
+    let process = spec.process().as_ref();
+    process.and_then(|process| process.terminal()).unwrap_or(false)
+}
+
+fn gate(reservation: &Reservation, gated: bool) -> Result<Gate, CliError> {
+    match gated {
+        true => Ok(Gate::Fifo(reservation.make_fifo()?)),
+        false => Ok(Gate::Caller),
+    }
+}
+
 /// The rules and the words of runc.
 pub(super) fn check_terminal(terminal: bool, detached: bool, has_socket: bool) -> Result<(), CliError> {
     if detached && terminal && !has_socket {
@@ -200,7 +207,7 @@ pub(super) fn check_terminal(terminal: bool, detached: bool, has_socket: bool) -
     Ok(())
 }
 
-fn has_own_pid_namespace(spec: &oci_spec::runtime::Spec) -> bool {
+fn has_own_pid_namespace(spec: &Spec) -> bool {
     let namespaces = spec
         .linux()
         .as_ref()
@@ -226,12 +233,12 @@ pub(super) fn preserve_fds(args: &ArgMatches, listen_fds: u32) -> Result<u32, Cl
     }
 }
 
-/// Sockets passed by systemd go on to the container, where the first process is number 1 (sd_listen_fds(3)).
-fn pass_listen_fds(spec: &mut oci_spec::runtime::Spec) -> u32 {
-    let count = std::env::var("LISTEN_FDS")
-        .ok()
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(0);
+/// Sockets passed by systemd go on to the container, where the first process is number 1. They are meant for the process
+/// that LISTEN_PID names: in any other one the variables are only left over (sd_listen_fds(3)).
+fn pass_listen_fds(spec: &mut Spec) -> u32 {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let is_for_us = number("LISTEN_PID") == Some(std::process::id());
+    let count = number("LISTEN_FDS").filter(|_| is_for_us).unwrap_or(0);
     if let Some(process) = spec.process_mut().as_mut().filter(|_| count > 0) {
         let mut env = process.env().clone().unwrap_or_default();
         env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);

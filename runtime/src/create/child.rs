@@ -4,55 +4,24 @@
 
 use super::chain;
 use super::gate::Closed;
-use super::message::{FromChild, ToChild, hand_over_listener};
-use super::namespaces::Joined;
-use crate::cgroup::{Cgroup, CgroupError, Join};
-use crate::hooks::{HookError, HookRun};
-use crate::identity::{self, IdentityError};
-use crate::payload::{self, LookupError};
+use super::namespaces::{self, Joined};
+use crate::cgroup::{Cgroup, Join};
+use crate::hooks::HookRun;
+use crate::identity;
+use crate::payload::{self, ChildError, FromChild, ToChild, hand_over_listener, step};
 use crate::plan::{Plan, Stdio};
-use crate::rootfs::{Prepared, Root, RootfsError, console, sysctl};
+use crate::rootfs::{Prepared, Root, sysctl};
 use crate::state::{Status, oci_state};
-use coracle_linux::namespace::{self, Namespaces};
-use coracle_linux::netlink::NetlinkError;
 use coracle_linux::pidfd::{self, Pid, Signal};
-use coracle_linux::process::{self, Clone};
-use coracle_linux::{link, prctl, signal};
+use coracle_linux::{prctl, process, signal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
-
-/// A step of the first process that failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ChildError {
-    #[error("{doing}")]
-    Step { doing: &'static str, source: io::Error },
-    #[error(transparent)]
-    Rootfs(#[from] RootfsError),
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error(transparent)]
-    Hook(#[from] HookError),
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
-    #[error("setting the loopback interface up")]
-    Loopback(#[source] NetlinkError),
-    #[error("exec {program:?}")]
-    Exec { program: String, source: io::Error },
-}
-
-/// Names a step in the errors of its calls.
-fn step(doing: &'static str) -> impl Fn(io::Error) -> ChildError {
-    move |source| ChildError::Step { doing, source }
-}
 
 /// What the first process is born with.
 pub(super) struct Inherited<'a> {
@@ -65,27 +34,14 @@ pub(super) struct Inherited<'a> {
     pub(super) maker: BorrowedFd<'a>,
 }
 
-/// The process between maker and first process: joins namespaces, clones, and is done.
-pub(super) fn intermediate(inherited: Inherited<'_>, joined: &Joined) -> u8 {
-    let socket = inherited.socket;
-    let new = super::in_clone(inherited.plan.namespaces.new);
-    let made = joined
-        .enter()
-        .and_then(|()| joined.enter_pid_namespace())
-        .map_err(step("joining namespaces"));
-    let made = made.and_then(|()| {
-        let how = Clone {
-            namespaces: new,
-            cgroup: None,
-            sibling: true,
-        };
-        process::clone(&how, || main(inherited, None)).map_err(step("making the container's first process"))
-    });
-    let sent = match made {
-        Ok(child) => FromChild::Cloned(child.pid, child.pidfd).send(socket),
-        Err(error) => FromChild::Failed(chain(&error)).send(socket),
+/// The process between maker and first process. What it returns is its exit code.
+pub(super) fn between(inherited: Inherited<'_>, joined: &Joined) -> u8 {
+    let (socket, new) = (inherited.socket, super::in_clone(inherited.plan.namespaces.new));
+    let join = || {
+        let entered = joined.enter().and_then(|()| joined.enter_pid_namespace());
+        entered.map_err(step("joining namespaces"))
     };
-    u8::from(sent.is_err())
+    payload::live_between(socket, new, join, |()| main(inherited, None))
 }
 
 /// The first process. What it returns is its exit code, and means that there is no payload.
@@ -118,9 +74,7 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
         socket,
         maker,
     } = inherited;
-    signal::restore_defaults().map_err(step("unblocking signals"))?;
-    // Modes are meant as they are given, until the payload's own mask is set.
-    rustix::process::umask(Mode::empty());
+    forget_the_makers_habits()?;
     if plan.namespaces.first_process_waits() {
         wait_for_go(socket, maker)?;
     }
@@ -129,45 +83,20 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     // Before anything of the container can look at this process (CVE-2016-9962), but after its maker has written to
     // files in /proc that belong to the host's root from now on. The payload's execve ends it.
     prctl::set_dumpable(false).map_err(step("hiding from ptrace"))?;
-    if let Some(joined) = joined {
-        joined.enter().map_err(step("joining namespaces"))?;
-    }
-    complete_namespaces(&plan)?;
-    if let Some(warning) = identity::before_root(&plan.identity)? {
-        FromChild::Warning(warning)
-            .send(socket)
-            .map_err(step("reporting a warning"))?;
-    }
-    if plan.namespaces.has_user() {
-        payload::become_root_of_user_namespace().map_err(step("becoming root of the user namespace"))?;
-    }
-    // Its maker's death is its own, until it is ready. (Set after the change of user, which clears it.)
-    prctl::set_parent_death_signal(Some(Signal::KILL)).map_err(step("asking for the maker's death"))?;
-    end_if_orphaned(maker)?;
-    rustix::process::setsid().map_err(|errno| step("starting a session")(errno.into()))?;
+    enter_namespaces(&plan, joined, socket)?;
+    // Set after the change of user, which clears it.
+    die_with(maker)?;
+    payload::begin_session()?;
     if !plan.options.no_new_keyring {
-        payload::join_keyring(plan.id.as_str()).map_err(step("making its session keyring"))?;
+        payload::join_keyring(plan.id.as_str())?;
     }
     let gate = Closed::take(&plan.options.gate, socket).map_err(step("opening the exec fifo"))?;
     let pid = pid_on_host();
-    let assembled = Root::assemble(&plan, cgroup, prepared)?;
-    take_streams(&mut plan, assembled.terminal, socket)?;
-    run_create_hooks(&plan, pid, socket)?;
-    set_names(&plan)?;
-    assembled.root.pivot()?;
-    sysctl::set(&plan.sysctls)?;
-    assembled.root.finish(&plan)?;
+    let root = enter_root(&mut plan, cgroup, prepared, pid, socket)?;
     let env = payload::with_home(&plan.process.env, plan.process.uid);
-    payload::give_streams(plan.process.uid);
-    identity::apply(
-        &plan.identity,
-        plan.seccomp.as_ref(),
-        &plan.process.cwd,
-        &mut |listener| hand_over_listener(listener, socket),
-    )?;
-    let program = payload::find_program(&plan.process.args[0], &env)?;
+    let program = become_the_user(&plan, &env, socket)?;
     // While its number is still its own: from here on nothing that owns a descriptor may be dropped.
-    drop(assembled.root);
+    drop(root);
     get_ready(&plan, &gate, socket)?;
     Ok(Created {
         plan,
@@ -188,44 +117,39 @@ impl Created<'_> {
             pid,
         } = self;
         // Without a gate there is nobody to tell.
-        let Ok(opened) = gate.wait() else {
-            return std::mem::forget(plan);
-        };
-        let error = match execute(&plan, &program, &env, pid) {
-            Ok(never) => match never {},
-            Err(error) => error,
-        };
-        opened.fail(&chain(&error));
+        if let Ok(opened) = gate.wait() {
+            let Err(error) = execute(&plan, &program, &env, pid);
+            opened.fail(&chain(&error));
+        }
         // What it owned is closed already (close_all_but), and the process ends here.
         std::mem::forget(plan);
     }
 }
 
-fn execute(plan: &Plan, program: &CStr, env: &[CString], pid: Option<Pid>) -> Result<Infallible, ChildError> {
+fn execute(
+    plan: &Plan,
+    program: &CString,
+    env: &[CString],
+    pid: Option<Pid>,
+) -> Result<Infallible, ChildError> {
     let hooks = &plan.hooks.start_container;
     if !hooks.is_empty() {
         HookRun::start(hooks.clone(), state(plan, Status::Created, pid))?.finish()?;
     }
-    process::execve(program, &plan.process.args, env).map_err(|source| ChildError::Exec {
-        program: program.to_string_lossy().into_owned(),
-        source,
-    })
+    payload::execute(program, &plan.process.args, env)
 }
 
-/// The signal does not come when the maker died before it was asked for. (getppid(2) does not tell: in a PID namespace of
-/// its own a process has no parent, and the socket stays open as long as this process has its maker's end of it.)
-fn end_if_orphaned(maker: BorrowedFd<'_>) -> Result<(), ChildError> {
-    let ended = pidfd::wait_end(maker, Some(Duration::ZERO));
-    match ended.map_err(step("looking for the maker"))? {
-        true => Err(step("looking for the maker")(io::ErrorKind::BrokenPipe.into())),
-        false => Ok(()),
-    }
+fn forget_the_makers_habits() -> Result<(), ChildError> {
+    signal::restore_defaults().map_err(step("unblocking signals"))?;
+    // Modes are meant as they are given, until the payload's own mask is set.
+    rustix::process::umask(Mode::empty());
+    Ok(())
 }
 
-/// Until its maker knows of this process and has mapped its ids. A maker that has died will not say anything, and as above
-/// the socket does not tell.
+/// Until its maker knows of this process and has mapped its ids. A maker that has died will not say anything, and the
+/// socket does not tell (see [`die_with`]).
 fn wait_for_go(socket: BorrowedFd<'_>, maker: BorrowedFd<'_>) -> Result<(), ChildError> {
-    let failed = step("waiting for the maker");
+    let failed = step::<io::Error>("waiting for the maker");
     let mut ready = [
         PollFd::from_borrowed_fd(socket, PollFlags::IN),
         PollFd::from_borrowed_fd(maker, PollFlags::IN),
@@ -237,30 +161,34 @@ fn wait_for_go(socket: BorrowedFd<'_>, maker: BorrowedFd<'_>) -> Result<(), Chil
     ToChild::Go.expect(socket).map_err(failed)
 }
 
-/// What is left of new namespaces: the loopback interface, and those that a clone would make too early. The root of a cgroup namespace is the cgroup one is in, and the
-/// offsets of a time namespace are written before anybody enters it.
-fn complete_namespaces(plan: &Plan) -> Result<(), ChildError> {
-    if plan.namespaces.new.contains(Namespaces::NET) {
-        // Of a new network namespace; a joined one is its maker's to set up. runc does the same.
-        link::lo_up().map_err(ChildError::Loopback)?;
+fn enter_namespaces(plan: &Plan, joined: Option<&Joined>, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
+    if let Some(joined) = joined {
+        joined.enter().map_err(step("joining namespaces"))?;
     }
-    if plan.namespaces.new.contains(Namespaces::CGROUP) {
-        namespace::unshare(Namespaces::CGROUP).map_err(step("making the cgroup namespace"))?;
+    namespaces::complete(&plan.namespaces)?;
+    if let Some(warning) = identity::before_root(&plan.identity)? {
+        FromChild::Warning(warning)
+            .send(socket)
+            .map_err(step("reporting a warning"))?;
     }
-    if plan.namespaces.new.contains(Namespaces::TIME) {
-        enter_time_namespace(plan.namespaces.time_offsets.as_deref())
-            .map_err(step("making the time namespace"))?;
+    if plan.namespaces.has_user() {
+        payload::become_root_of_user_namespace()?;
     }
     Ok(())
 }
 
-fn enter_time_namespace(offsets: Option<&str>) -> io::Result<()> {
-    namespace::unshare(Namespaces::TIME)?;
-    if let Some(offsets) = offsets {
-        std::fs::write("/proc/self/timens_offsets", offsets)?;
+/// Its maker's death is its own, until it is ready. The signal does not come when the maker died before it was asked for.
+/// (getppid(2) does not tell: in a PID namespace of its own a process has no parent, and the socket stays open as long as
+/// this process has its maker's end of it.)
+fn die_with(maker: BorrowedFd<'_>) -> Result<(), ChildError> {
+    prctl::set_parent_death_signal(Some(Signal::KILL)).map_err(step("asking for the maker's death"))?;
+    let ended = pidfd::wait_end(maker, Some(Duration::ZERO));
+    match ended.map_err(step("looking for the maker"))? {
+        true => Err(step("looking for the maker")(io::Error::from(
+            io::ErrorKind::BrokenPipe,
+        ))),
+        false => Ok(()),
     }
-    let namespace = namespace::open(Path::new("/proc/self/ns/time_for_children"))?;
-    namespace::enter(namespace.as_fd(), Namespaces::TIME)
 }
 
 /// Its id as its maker sees it, which is what hooks are told: read through the host's procfs while that is in sight.
@@ -269,27 +197,28 @@ fn pid_on_host() -> Option<Pid> {
     own.to_str()?.parse().ok().and_then(Pid::from_raw)
 }
 
-fn take_streams(
+/// From the host's file system to the container's.
+fn enter_root(
     plan: &mut Plan,
-    terminal: Option<console::Terminal>,
+    cgroup: &Cgroup,
+    prepared: Prepared,
+    pid: Option<Pid>,
     socket: BorrowedFd<'_>,
-) -> Result<(), ChildError> {
-    let failed = step("setting up the standard streams");
-    if let Some(console::Terminal { master, slave }) = terminal {
-        FromChild::Console(master)
-            .send(socket)
-            .map_err(step("sending the terminal"))?;
-        rustix::process::ioctl_tiocsctty(&slave).map_err(|errno| failed(errno.into()))?;
-        return payload::be_streams([&slave, &slave, &slave]).map_err(failed);
+) -> Result<Root, ChildError> {
+    let assembled = Root::assemble(plan, cgroup, prepared)?;
+    let terminal = assembled.terminal;
+    let has_terminal = terminal.is_some();
+    let stdio = std::mem::replace(&mut plan.stdio, Stdio::Inherit);
+    payload::take_streams(stdio, terminal, socket)?;
+    if has_terminal {
+        payload::control_terminal()?;
     }
-    match std::mem::replace(&mut plan.stdio, Stdio::Inherit) {
-        Stdio::Fds {
-            stdin,
-            stdout,
-            stderr,
-        } => payload::be_streams([&stdin, &stdout, &stderr]).map_err(failed),
-        Stdio::Inherit | Stdio::Terminal => Ok(()),
-    }
+    run_create_hooks(plan, pid, socket)?;
+    set_names(plan)?;
+    assembled.root.pivot()?;
+    sysctl::set(&plan.sysctls)?;
+    assembled.root.finish(plan)?;
+    Ok(assembled.root)
 }
 
 fn run_create_hooks(plan: &Plan, pid: Option<Pid>, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
@@ -310,14 +239,25 @@ fn run_create_hooks(plan: &Plan, pid: Option<Pid>, socket: BorrowedFd<'_>) -> Re
 
 fn set_names(plan: &Plan) -> Result<(), ChildError> {
     if let Some(name) = &plan.hostname {
-        rustix::system::sethostname(name.as_bytes())
-            .map_err(|errno| step("setting the host name")(errno.into()))?;
+        rustix::system::sethostname(name.as_bytes()).map_err(step::<Errno>("setting the host name"))?;
     }
     if let Some(name) = &plan.domainname {
-        rustix::system::setdomainname(name.as_bytes())
-            .map_err(|errno| step("setting the domain name")(errno.into()))?;
+        rustix::system::setdomainname(name.as_bytes()).map_err(step::<Errno>("setting the domain name"))?;
     }
     Ok(())
+}
+
+/// Gives the process its identity, and finds its program as whom it is then.
+fn become_the_user(plan: &Plan, env: &[CString], socket: BorrowedFd<'_>) -> Result<CString, ChildError> {
+    payload::give_streams(plan.process.uid);
+    let prepared = identity::prepare(&plan.identity, &plan.process.cwd)?;
+    identity::assume(
+        &plan.identity,
+        &prepared,
+        plan.seccomp.as_ref(),
+        &mut |listener| hand_over_listener(listener, socket),
+    )?;
+    Ok(payload::find_program(&plan.process.args[0], env)?)
 }
 
 /// Nothing of the maker's stays open beside what the payload is to have (CVE-2024-21626) and the gate.

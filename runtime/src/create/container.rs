@@ -1,9 +1,9 @@
 //! A container that exists, and its start.
 
-use super::message::{FromChild, ToChild};
 use super::{Facts, StartError, Step};
 use crate::cgroup::Cgroup;
 use crate::hooks::{HookError, HookRun};
+use crate::payload::{FromChild, ToChild};
 use crate::plan::ContainerId;
 use crate::state::{Status, oci_state};
 use coracle_linux::pidfd::Pid;

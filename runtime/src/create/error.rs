@@ -91,7 +91,8 @@ pub enum StartError {
     Hook(#[from] HookError),
 }
 
-fn describe(exit: Option<Exit>) -> String {
+/// The end of a sentence about a process that has ended.
+pub(crate) fn describe(exit: Option<Exit>) -> String {
     match exit {
         Some(Exit::Code(code)) => format!(" (exit code {code})"),
         Some(Exit::Signal(signal)) => format!(" (killed by signal {signal})"),

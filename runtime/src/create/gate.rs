@@ -6,7 +6,7 @@
 //!
 //! The fifo is opened before the root changes and reopened through a procfs of our own: the container's may be fake.
 
-use super::message::{FromChild, ToChild};
+use crate::payload::{FromChild, ToChild};
 use crate::plan::Gate;
 use crate::rootfs::sysctl::private_proc;
 use rustix::fs::{Mode, OFlags};

@@ -33,25 +33,25 @@ mod child;
 mod container;
 mod error;
 mod gate;
-pub(crate) mod message;
 mod namespaces;
 
 pub(crate) use container::wait_readable;
 pub use container::{Container, Starting};
+pub(crate) use error::describe;
 pub use error::{CreateError, StartError};
 
 use crate::cgroup::Cgroup;
 use crate::hooks::{HookRun, Hooks};
+use crate::payload::{Birth, FromChild, ToChild};
 use crate::plan::{ContainerId, Gate, Plan};
 use crate::rootfs::{self, Prepared};
 use crate::seccomp::Listener;
 use crate::state::{Status, oci_state};
 use child::Inherited;
 use coracle_linux::namespace::Namespaces;
-use coracle_linux::pidfd::{self, Pid, Signal};
+use coracle_linux::pidfd::{self, Pid};
 use coracle_linux::process::{self, Child, Clone};
 use coracle_linux::socket;
-use message::{FromChild, ToChild};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -95,9 +95,8 @@ pub struct Creating {
     facts: Facts,
     socket: OwnedFd,
     epoll: OwnedFd,
-    /// The first process, unless the intermediate one has not said yet.
-    child: Option<Child>,
-    intermediate: Option<Child>,
+    /// The first process, unless the in_between one has not said yet.
+    birth: Birth,
     cgroup: Option<Cgroup>,
     console: Option<OwnedFd>,
     listener: Option<Listener>,
@@ -124,8 +123,7 @@ pub fn spawn(plan: Plan) -> Result<Creating, CreateError> {
         facts: plan.facts(),
         socket: ours,
         epoll,
-        child: None,
-        intermediate: None,
+        birth: Birth::default(),
         cgroup: None,
         console: None,
         listener: plan.seccomp.as_ref().and_then(|filter| filter.listener.clone()),
@@ -143,10 +141,10 @@ pub fn spawn(plan: Plan) -> Result<Creating, CreateError> {
 }
 
 impl Creating {
-    /// The id of the first process, once it exists (an intermediate process makes it a moment later).
+    /// The id of the first process, once it exists (an in_between process makes it a moment later).
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
-        self.child.as_ref().map(|child| child.pid)
+        self.birth.child().map(|child| child.pid)
     }
 
     /// Goes on as far as it can without waiting.
@@ -185,8 +183,7 @@ impl Creating {
     fn handle(&mut self, message: FromChild) -> Result<(), CreateError> {
         match message {
             FromChild::Cloned(pid, pidfd) => {
-                self.child = Some(Child { pid, pidfd });
-                self.collect_intermediate();
+                self.birth.cloned(Child { pid, pidfd });
                 self.let_go()
             }
             FromChild::RunHooks => {
@@ -212,7 +209,7 @@ impl Creating {
     }
 
     fn hand_over_listener(&mut self, number: RawFd) -> Result<(), CreateError> {
-        if let (Some(listener), Some(child)) = (&self.listener, &self.child) {
+        if let (Some(listener), Some(child)) = (&self.listener, self.birth.child()) {
             listener.deliver(child, number, &self.state(Status::Creating))?;
         }
         ToChild::ListenerTaken
@@ -221,17 +218,9 @@ impl Creating {
     }
 
     fn created(&mut self) -> Result<Container, CreateError> {
-        let (Some(child), Some(cgroup)) = (self.child.take(), self.cgroup.take()) else {
+        let socket = self.socket.try_clone().map_err(CreateError::Channel)?;
+        let (Some(child), Some(cgroup)) = (self.birth.take(), self.cgroup.take()) else {
             return Err(self.died());
-        };
-        let facts = std::mem::take(&mut self.facts);
-        let socket = self.socket.try_clone().map_err(CreateError::Channel);
-        let socket = match socket {
-            Ok(socket) => self.waits_for_caller.then_some(socket),
-            Err(error) => {
-                (self.child, self.cgroup) = (Some(child), Some(cgroup));
-                return Err(error);
-            }
         };
         Ok(Container {
             id: self.id.clone(),
@@ -240,15 +229,14 @@ impl Creating {
             cgroup,
             console: self.console.take(),
             warnings: std::mem::take(&mut self.warnings),
-            facts,
-            socket,
+            facts: std::mem::take(&mut self.facts),
+            socket: self.waits_for_caller.then_some(socket),
         })
     }
 
     /// The child ended without a word: the kernel killed it, or somebody did.
     fn died(&self) -> CreateError {
-        let process = self.child.as_ref().or(self.intermediate.as_ref());
-        CreateError::ChildDied(process.and_then(|child| process::wait(child.pidfd.as_fd()).ok()))
+        CreateError::ChildDied(self.birth.exit())
     }
 
     fn clone_child(
@@ -260,9 +248,9 @@ impl Creating {
     ) -> Result<(), CreateError> {
         let Some(cgroup) = &self.cgroup else { return Ok(()) };
         let join = cgroup.join()?;
-        let intermediate = plan.namespaces.needs_intermediate();
+        let in_between = plan.namespaces.needs_process_between();
         let how = Clone {
-            namespaces: if intermediate {
+            namespaces: if in_between {
                 Namespaces::empty()
             } else {
                 in_clone(plan.namespaces.new)
@@ -271,7 +259,7 @@ impl Creating {
             sibling: false,
         };
         // A joined PID namespace is for children only. The caller goes in for the length of the clone.
-        let pid_namespace = joined.pid_namespace().filter(|_| !intermediate);
+        let pid_namespace = joined.pid_namespace().filter(|_| !in_between);
         let home = pid_namespace.map(namespaces::visit_pid_namespace).transpose()?;
         let socket = theirs.as_fd();
         let maker = pidfd::open(rustix::process::getpid()).map_err(CreateError::Clone)?;
@@ -284,23 +272,23 @@ impl Creating {
                 socket,
                 maker: maker.as_fd(),
             };
-            match intermediate {
-                true => child::intermediate(inherited, &joined),
+            match in_between {
+                true => child::between(inherited, &joined),
                 false => child::main(inherited, Some(&joined)),
             }
         });
         let left = home.map(namespaces::PidNamespaceVisit::leave).transpose();
         let made = made.map_err(CreateError::Clone)?;
-        match intermediate {
-            true => self.intermediate = Some(made),
-            false => self.child = Some(made),
-        }
+        self.birth = match in_between {
+            true => Birth::through(made),
+            false => Birth::direct(made),
+        };
         left.map(drop)
     }
 
     /// Lets the first process begin, once it is known and has its ids.
     fn let_go(&mut self) -> Result<(), CreateError> {
-        let Some(child) = self.child.as_ref().filter(|_| self.waits_for_go) else {
+        let Some(child) = self.birth.child().filter(|_| self.waits_for_go) else {
             return Ok(());
         };
         self.waits_for_go = false;
@@ -312,14 +300,8 @@ impl Creating {
             .map_err(CreateError::Channel)
     }
 
-    fn collect_intermediate(&mut self) {
-        if let Some(intermediate) = self.intermediate.take() {
-            let _ = process::wait(intermediate.pidfd.as_fd());
-        }
-    }
-
     fn state(&self, status: Status) -> Vec<u8> {
-        oci_state(&self.facts, status, self.child.as_ref().map(|child| child.pid))
+        oci_state(&self.facts, status, self.birth.child().map(|child| child.pid))
     }
 }
 
@@ -339,13 +321,7 @@ impl Drop for Creating {
     /// Undoes what was made, in reverse. After success nothing is left here to undo.
     fn drop(&mut self) {
         self.hooks = None;
-        for process in [self.intermediate.take(), self.child.take()]
-            .into_iter()
-            .flatten()
-        {
-            let _ = pidfd::send_signal(process.pidfd.as_fd(), Signal::KILL);
-            let _ = process::wait(process.pidfd.as_fd());
-        }
+        self.birth.end(self.socket.as_fd());
         if let Some(cgroup) = self.cgroup.take() {
             let _ = cgroup.remove();
         }

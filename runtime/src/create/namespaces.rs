@@ -1,7 +1,9 @@
 //! The namespaces of a creation: opened before the clone, joined after it, ids mapped in between.
 
 use super::CreateError;
+use crate::payload::{ChildError, step};
 use crate::plan::{IdMaps, Join, JoinSource, NamespacePlan, SysctlPlan};
+use coracle_linux::link;
 use coracle_linux::namespace::{self, Namespaces};
 use coracle_linux::pidfd::Pid;
 use std::io;
@@ -121,6 +123,32 @@ pub(super) fn map_ids(pid: Pid, maps: &IdMaps) -> Result<(), CreateError> {
         }
         done => done,
     }
+}
+
+/// What is left of new namespaces, by the first process: the loopback interface, and those that a clone would make too
+/// early. The root of a cgroup namespace is the cgroup one is in, and the offsets of a time namespace are written before
+/// anybody enters it.
+pub(super) fn complete(plan: &NamespacePlan) -> Result<(), ChildError> {
+    if plan.new.contains(Namespaces::NET) {
+        // Of a new network namespace; a joined one is its maker's to set up. runc does the same.
+        link::lo_up().map_err(ChildError::Loopback)?;
+    }
+    if plan.new.contains(Namespaces::CGROUP) {
+        namespace::unshare(Namespaces::CGROUP).map_err(step("making the cgroup namespace"))?;
+    }
+    if plan.new.contains(Namespaces::TIME) {
+        enter_time_namespace(plan.time_offsets.as_deref()).map_err(step("making the time namespace"))?;
+    }
+    Ok(())
+}
+
+fn enter_time_namespace(offsets: Option<&str>) -> io::Result<()> {
+    namespace::unshare(Namespaces::TIME)?;
+    if let Some(offsets) = offsets {
+        std::fs::write("/proc/self/timens_offsets", offsets)?;
+    }
+    let namespace = namespace::open(Path::new("/proc/self/ns/time_for_children"))?;
+    namespace::enter(namespace.as_fd(), Namespaces::TIME)
 }
 
 /// A namespace kind as the kernel names its file.

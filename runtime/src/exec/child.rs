@@ -1,45 +1,89 @@
-//! The additional process, from the clone to the execve.
+//! The additional process, from the clone to the execve, and the one before it that joins the container.
+//!
+//! What the container can see of it, in its PID namespace, is the second one alone. That has nothing of the host: no
+//! descriptor, no directory, and of the capabilities only those of its payload and the few that it needs to become it.
 
 use super::plan::ExecPlan;
-use crate::cgroup::{CgroupError, Join};
+use crate::cgroup::Join;
 use crate::create::chain;
-use crate::create::message::{FromChild, hand_over_listener};
-use crate::identity::{self, IdentityError};
-use crate::payload::{self, LookupError};
-use crate::plan::Stdio;
-use crate::rootfs::{RootfsError, console};
+use crate::identity::{self, IdentityPlan, Prepared};
+use crate::payload::{self, ChildError, FromChild, ToChild, hand_over_listener, step};
+use crate::plan::{ProcessPlan, Stdio};
+use crate::rootfs::console;
+use crate::seccomp::Filter;
 use coracle_linux::namespace::{self, Namespaces};
-use coracle_linux::{process, signal};
+use coracle_linux::{prctl, process, signal};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::convert::Infallible;
-use std::io;
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A step that failed.
-#[derive(Debug, thiserror::Error)]
-enum ChildError {
-    #[error("{doing}")]
-    Step { doing: &'static str, source: io::Error },
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error(transparent)]
-    Rootfs(#[from] RootfsError),
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
-    #[error("exec {program:?}")]
-    Exec { program: String, source: io::Error },
+/// The process in between. What it returns is its exit code.
+pub(super) fn between(plan: ExecPlan, namespaces: Namespaces, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
+    let joined = || join(plan, namespaces, cgroup, socket);
+    payload::live_between(socket, Namespaces::empty(), joined, |joined| {
+        main(&joined, cgroup, socket)
+    })
 }
 
-fn step(doing: &'static str) -> impl Fn(io::Error) -> ChildError {
-    move |source| ChildError::Step { doing, source }
+/// What is left to do inside: no descriptors among it.
+struct Joined {
+    process: ProcessPlan,
+    env: Vec<CString>,
+    identity: IdentityPlan,
+    prepared: Prepared,
+    seccomp: Option<Filter>,
+    preserve_fds: u32,
 }
 
-/// What it returns is its exit code, and means that there is no payload.
-pub(super) fn main(plan: ExecPlan, namespaces: Namespaces, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
-    match execute(plan, namespaces, cgroup, socket) {
+/// Enters the container in everything that a clone hands down, and lets go of the host.
+fn join(
+    mut plan: ExecPlan,
+    namespaces: Namespaces,
+    cgroup: &Join,
+    socket: BorrowedFd<'_>,
+) -> Result<Joined, ChildError> {
+    signal::restore_defaults().map_err(step("unblocking signals"))?;
+    enter_cgroup(&plan, cgroup)?;
+    if let Some(warning) = identity::before_root(&plan.identity)? {
+        FromChild::Warning(warning)
+            .send(socket)
+            .map_err(step("reporting a warning"))?;
+    }
+    close_the_callers(&plan, cgroup, socket)?;
+    enter_namespaces(&plan, namespaces)?;
+    if !plan.no_new_keyring {
+        payload::join_keyring(&plan.id)?;
+    }
+    take_streams(&mut plan, socket)?;
+    let env = payload::with_home(&plan.process.env, plan.uid);
+    payload::give_streams(plan.uid);
+    let prepared = identity::prepare(&plan.identity, &plan.process.cwd)?;
+    identity::give_away(&plan.identity, plan.seccomp.as_ref())?;
+    // The clone inherits it, the execve ends it (CVE-2016-9962).
+    prctl::set_dumpable(false).map_err(step("hiding from ptrace"))?;
+    let ExecPlan {
+        process,
+        identity,
+        seccomp,
+        preserve_fds,
+        ..
+    } = plan;
+    Ok(Joined {
+        process,
+        env,
+        identity,
+        prepared,
+        seccomp,
+        preserve_fds,
+    })
+}
+
+/// The process of the payload. What it returns is its exit code, and means that there is no payload.
+fn main(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
+    match execute(joined, cgroup, socket) {
         Ok(never) => match never {},
         Err(error) => {
             let _ = FromChild::Failed(chain(&error)).send(socket);
@@ -48,52 +92,40 @@ pub(super) fn main(plan: ExecPlan, namespaces: Namespaces, cgroup: &Join, socket
     }
 }
 
-fn execute(
-    mut plan: ExecPlan,
-    namespaces: Namespaces,
-    cgroup: &Join,
-    socket: BorrowedFd<'_>,
-) -> Result<Infallible, ChildError> {
-    signal::restore_defaults().map_err(step("unblocking signals"))?;
-    be_on(plan.affinity.initial.as_ref())?;
-    cgroup.enter()?;
-    be_on(plan.affinity.last.as_ref())?;
-    if let Some(warning) = identity::before_root(&plan.identity)? {
-        FromChild::Warning(warning)
-            .send(socket)
-            .map_err(step("reporting a warning"))?;
+fn execute(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<Infallible, ChildError> {
+    let preserved = joined.preserve_fds;
+    payload::begin_session()?;
+    if joined.process.terminal.is_some() {
+        payload::control_terminal()?;
     }
-    close_the_callers(&plan, socket)?;
-    let entered = namespaces.difference(Namespaces::PID);
-    namespace::enter(plan.pidfd.as_fd(), entered).map_err(step("joining the container's namespaces"))?;
-    if entered.contains(Namespaces::USER) {
-        payload::become_root_of_user_namespace().map_err(step("becoming root of the user namespace"))?;
-    }
-    rustix::process::setsid().map_err(|errno| step("starting a session")(errno.into()))?;
-    if !plan.no_new_keyring {
-        payload::join_keyring(&plan.id).map_err(step("joining the session keyring"))?;
-    }
-    take_streams(&mut plan, socket)?;
-    let env = payload::with_home(&plan.process.env, plan.uid);
-    payload::give_streams(plan.uid);
-    identity::apply(
-        &plan.identity,
-        plan.seccomp.as_ref(),
-        &plan.process.cwd,
+    cgroup.enter_pids()?;
+    // Without a caller that knows of it, it must not go on.
+    ToChild::Go
+        .expect(socket)
+        .map_err(step("waiting for the caller"))?;
+    identity::assume(
+        &joined.identity,
+        &joined.prepared,
+        joined.seccomp.as_ref(),
         &mut |listener| hand_over_listener(listener, socket),
     )?;
-    let program = payload::find_program(&plan.process.args[0], &env)?;
-    process::keep_on_exec(plan.preserve_fds).map_err(step("keeping the descriptors of preserve-fds"))?;
-    process::close_all_but(&[socket], 3 + plan.preserve_fds).map_err(step("closing descriptors"))?;
-    process::execve(&program, &plan.process.args, &env).map_err(|source| ChildError::Exec {
-        program: program.to_string_lossy().into_owned(),
-        source,
-    })
+    let program = payload::find_program(&joined.process.args[0], &joined.env)?;
+    process::keep_on_exec(preserved).map_err(step("keeping the descriptors of preserve-fds"))?;
+    process::close_all_but(&[socket], 3 + preserved).map_err(step("closing descriptors"))?;
+    payload::execute(&program, &joined.process.args, &joined.env)
+}
+
+/// On the processors of `execCPUAffinity`. What counts processes comes after the clone.
+fn enter_cgroup(plan: &ExecPlan, cgroup: &Join) -> Result<(), ChildError> {
+    be_on(plan.affinity.initial.as_ref())?;
+    cgroup.enter_others()?;
+    be_on(plan.affinity.last.as_ref())
 }
 
 /// Nothing of the caller's is open any more when the container could reach for it (CVE-2016-9962, CVE-2024-21626).
-fn close_the_callers(plan: &ExecPlan, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
+fn close_the_callers(plan: &ExecPlan, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
     let mut keep = vec![socket, plan.pidfd.as_fd()];
+    keep.extend(cgroup.pids_fd());
     if let Stdio::Fds {
         stdin,
         stdout,
@@ -105,31 +137,31 @@ fn close_the_callers(plan: &ExecPlan, socket: BorrowedFd<'_>) -> Result<(), Chil
     process::close_all_but(&keep, 3 + plan.preserve_fds).map_err(step("closing descriptors"))
 }
 
+fn enter_namespaces(plan: &ExecPlan, namespaces: Namespaces) -> Result<(), ChildError> {
+    namespace::enter(plan.pidfd.as_fd(), namespaces).map_err(step("joining the container's namespaces"))?;
+    if namespaces.contains(Namespaces::USER) {
+        payload::become_root_of_user_namespace()?;
+    }
+    Ok(())
+}
+
 fn take_streams(plan: &mut ExecPlan, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
-    let failed = step("setting up the standard streams");
-    if let Some(size) = plan.process.terminal {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open("/", flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        let console::Terminal { master, slave } = console::pair(root.as_fd(), size)?;
-        FromChild::Console(master)
-            .send(socket)
-            .map_err(step("sending the terminal"))?;
-        rustix::process::ioctl_tiocsctty(&slave).map_err(|errno| failed(errno.into()))?;
-        return payload::be_streams([&slave, &slave, &slave]).map_err(failed);
-    }
-    match std::mem::replace(&mut plan.stdio, Stdio::Inherit) {
-        Stdio::Fds {
-            stdin,
-            stdout,
-            stderr,
-        } => payload::be_streams([&stdin, &stdout, &stderr]).map_err(failed),
-        Stdio::Inherit | Stdio::Terminal => Ok(()),
-    }
+    let terminal = match plan.process.terminal {
+        Some(size) => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::open("/", flags, Mode::empty());
+            let root = root.map_err(step::<Errno>("opening the container's root"))?;
+            Some(console::pair(root.as_fd(), size)?)
+        }
+        None => None,
+    };
+    let stdio = std::mem::replace(&mut plan.stdio, Stdio::Inherit);
+    payload::take_streams(stdio, terminal, socket)
 }
 
 fn be_on(processors: Option<&CpuSet>) -> Result<(), ChildError> {
     let Some(processors) = processors else {
         return Ok(());
     };
-    sched_setaffinity(None, processors).map_err(|errno| step("process.execCPUAffinity")(errno.into()))
+    sched_setaffinity(None, processors).map_err(step("process.execCPUAffinity"))
 }

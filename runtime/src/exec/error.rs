@@ -1,9 +1,11 @@
 //! What can go wrong with an additional process.
 
 use crate::cgroup::CgroupError;
+use crate::create::describe;
 use crate::identity::IdentityError;
 use crate::plan::PlanError;
 use crate::seccomp::DeliverError;
+use coracle_linux::process::Exit;
 use std::io;
 
 /// Why a process could not be started in a container.
@@ -46,18 +48,10 @@ pub enum ExecError {
     /// clone3(2).
     #[error("making the process")]
     Clone(#[source] io::Error),
-    /// The caller could not hide or unhide itself, or not come home from the PID namespace.
-    #[error("{doing}")]
-    Caller {
-        /// The step.
-        doing: &'static str,
-        /// The cause.
-        source: io::Error,
-    },
     /// The process says why it did not get as far as its payload.
     #[error("{0}")]
     Child(String),
-    /// It was asked for once more.
-    #[error("the process runs already")]
-    Finished,
+    /// It ended without a word, or was given away already.
+    #[error("the process ended before its payload ran{}", describe(*.0))]
+    Died(Option<Exit>),
 }

@@ -1,45 +1,50 @@
 //! An additional process in a running container.
 //!
 //! ```text
-//!  caller (one thread)                            child
+//!  caller (one thread)           process in between               process of the payload
 //!  spawn():
-//!    visit the container's PID namespace
-//!    clone3(into the cgroup) -------------------> v1: write 0 to each hierarchy's `tasks`
-//!    back home                                    oom score, labels (through the host's /proc)
-//!                                                 close what is the caller's
-//!                                                 setns(pidfd: mount, net, ipc, uts, cgroup, user, time)
-//!                                                 keyring, terminal, streams
-//!  step():                                <------ Console (a terminal's other end)
-//!                                                 identity, capabilities, seccomp
-//!                                         <------ SeccompListener (only if the filter notifies an agent)
-//!    ListenerTaken ----------------------------->
-//!                                         <------ Failed, or the end of the stream: the payload runs
+//!    clone3(into the cgroup) --> v1: write 0 to `tasks`
+//!                                oom score, labels (host's /proc)
+//!                                close what is the caller's
+//!                                setns(pidfd: all namespaces)
+//!  step():               <------ Console (a terminal's other end)
+//!                                keyring, streams, directory
+//!                                give capabilities away
+//!                                clone3(CLONE_PARENT) ----------> session, terminal, v1: `tasks` of pids
+//!    collect it          <------ Cloned, exits
+//!    Go --------------------------------------------------------> identity, capabilities, seccomp
+//!                        <--------------------------------------- SeccompListener (only if the filter notifies)
+//!    ListenerTaken ---------------------------------------------> execve
+//!                        <--------------------------------------- Failed, or the end of the stream: the payload runs
 //! ```
-//! The PID namespace is entered by the caller for the length of the clone, so that no process in between is needed. The
-//! child is seen by the container from its first moment on: it is born not dumpable, so nothing without CAP_SYS_PTRACE
-//! on the host can look into it before its execve (CVE-2016-9962).
+//! The container sees the last of them from its first moment on, in its PID namespace. It is born not dumpable, so
+//! nothing without CAP_SYS_PTRACE of the host's user namespace can look into it before its execve (CVE-2016-9962). For a
+//! container that has that there is little to be found: no descriptor and no directory of the host, a program file that
+//! is read only (`linux::seal`), and no capability but the payload's, CAP_SETUID and CAP_SETGID, and those that its
+//! limits, its scheduler or a filter without no_new_privs need. So such a container can gain that little for itself, as
+//! it can from every process it may trace.
 
 mod child;
 mod error;
-mod join;
+mod namespaces;
 mod plan;
 
 pub use error::ExecError;
 pub use plan::{ExecPlan, ExecRequest, plan};
 
-use crate::create::message::{FromChild, ToChild};
 use crate::create::{Step, wait_readable};
+use crate::payload::{Birth, FromChild, ToChild};
 use crate::seccomp::Listener;
-use coracle_linux::pidfd::{Pid, Signal};
+use coracle_linux::pidfd::Pid;
 use coracle_linux::process::{self, Child, Clone};
-use coracle_linux::{pidfd, socket};
+use coracle_linux::socket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 /// A process on its way to its payload. Poll its descriptor, then [`step`](Self::step).
 #[derive(Debug)]
 pub struct Executing {
     socket: OwnedFd,
-    child: Option<Child>,
+    birth: Birth,
     console: Option<OwnedFd>,
     listener: Option<Listener>,
     state: Vec<u8>,
@@ -66,27 +71,22 @@ pub struct Process {
 pub fn spawn(mut plan: ExecPlan) -> Result<Executing, ExecError> {
     let (ours, theirs) = socket::message_pair().map_err(ExecError::Channel)?;
     let cgroup = plan.cgroup.join()?;
-    let namespaces = join::different(plan.pid, plan.pidfd.as_fd())?;
+    let namespaces = namespaces::different(plan.pid, plan.pidfd.as_fd())?;
     let listener = plan.seccomp.as_ref().and_then(|filter| filter.listener.clone());
     let state = std::mem::take(&mut plan.state);
-    let hidden = join::Hidden::from_ptrace()?;
-    let visit = join::PidNamespaceVisit::enter(plan.pidfd.as_fd(), namespaces)?;
     let how = Clone {
         cgroup: cgroup.into.as_ref().map(AsFd::as_fd),
         ..Clone::default()
     };
-    let made = process::clone(&how, || child::main(plan, namespaces, &cgroup, theirs.as_fd()));
-    let home = visit.leave();
-    drop(hidden);
-    let executing = Executing {
+    let between = process::clone(&how, || child::between(plan, namespaces, &cgroup, theirs.as_fd()));
+    Ok(Executing {
         socket: ours,
-        child: Some(made.map_err(ExecError::Clone)?),
+        birth: Birth::through(between.map_err(ExecError::Clone)?),
         console: None,
         listener,
         state,
         warnings: Vec::new(),
-    };
-    home.map(|()| executing)
+    })
 }
 
 impl Executing {
@@ -98,6 +98,11 @@ impl Executing {
         loop {
             match FromChild::receive(self.socket.as_fd()).map_err(ExecError::Channel)? {
                 None => return Ok(Step::Pending),
+                Some(FromChild::Cloned(pid, pidfd)) => {
+                    self.birth.cloned(Child { pid, pidfd });
+                    // If it is gone already, it has said why.
+                    let _ = ToChild::Go.send(self.socket.as_fd());
+                }
                 Some(FromChild::Console(fd)) => self.console = Some(fd),
                 Some(FromChild::SeccompListener(number)) => self.hand_over_listener(number)?,
                 Some(FromChild::Warning(text)) => self.warnings.push(text),
@@ -121,8 +126,8 @@ impl Executing {
     }
 
     fn running(&mut self) -> Result<Process, ExecError> {
-        let Some(Child { pid, pidfd }) = self.child.take() else {
-            return Err(ExecError::Finished);
+        let Some(Child { pid, pidfd }) = self.birth.take() else {
+            return Err(ExecError::Died(self.birth.exit()));
         };
         Ok(Process {
             pid,
@@ -133,7 +138,7 @@ impl Executing {
     }
 
     fn hand_over_listener(&mut self, number: RawFd) -> Result<(), ExecError> {
-        if let (Some(listener), Some(child)) = (&self.listener, &self.child) {
+        if let (Some(listener), Some(child)) = (&self.listener, self.birth.child()) {
             listener.deliver(child, number, &self.state)?;
         }
         ToChild::ListenerTaken
@@ -151,9 +156,6 @@ impl AsFd for Executing {
 impl Drop for Executing {
     /// Unfinished, it is ended: nobody knows of it.
     fn drop(&mut self) {
-        if let Some(child) = self.child.take() {
-            let _ = pidfd::send_signal(child.pidfd.as_fd(), Signal::KILL);
-            let _ = process::wait(child.pidfd.as_fd());
-        }
+        self.birth.end(self.socket.as_fd());
     }
 }

@@ -75,6 +75,19 @@ impl CapabilitySets {
         Ok(())
     }
 
+    /// Gives all capabilities away that are neither in one of the sets nor `needed` on the way there.
+    pub(super) fn keep_beside(&self, needed: CapabilitySet) -> Result<(), IdentityError> {
+        let held = thread::capabilities(None).map_err(refused(FIELD, "read the own ones"))?;
+        let own = self.permitted | self.effective | self.inheritable | self.ambient;
+        let kept = held.permitted & (own | needed);
+        let sets = thread::CapabilitySets {
+            permitted: kept,
+            effective: kept,
+            inheritable: held.inheritable,
+        };
+        thread::set_capabilities(None, sets).map_err(refused(FIELD, "give away"))
+    }
+
     /// Sets the other four, as far as this process may: what it does not hold, it cannot give.
     pub(super) fn apply(&self) -> Result<(), IdentityError> {
         let held = thread::capabilities(None).map_err(refused(FIELD, "read the own ones"))?;

@@ -1,14 +1,14 @@
 //! Who the container's process is: user, groups, capabilities, limits, and what it may still gain.
 //!
-//! [`plan`] checks the fields of `process`; [`before_root`] does what needs the host's /proc; [`apply`] is the last
-//! thing before the gate and execve. The order in `apply` is not free:
+//! [`plan`] checks the fields of `process`; [`before_root`] does what needs the host's /proc; [`prepare`] and [`assume`]
+//! are the last things before the gate and execve. Their order is not free:
 //!
-//! 1. rlimits, scheduler: raising them needs capabilities that go away below.
-//! 2. Without no_new_privs, the filter needs CAP_SYS_ADMIN, so it is installed now, and must allow what follows.
-//! 3. The bounding set needs CAP_SETPCAP. Keepcaps, else the change of user empties the permitted set.
-//! 4. Working directory as root first: the container's user may not be able to reach it; the other way round on a
+//! 1. The bounding set: it needs CAP_SETPCAP.
+//! 2. Working directory as root first: the container's user may not be able to reach it; the other way round on a
 //!    file system that trusts no root (NFS), so again as the user. It must be inside the root (CVE-2024-21626).
-//! 5. Groups before the user, who may not set them.
+//! 3. rlimits, scheduler: raising them needs capabilities that go away below, and some of them hold up a clone.
+//! 4. Without no_new_privs, the filter needs CAP_SYS_ADMIN, so it is installed now, and must allow what follows.
+//! 5. Keepcaps, else the change of user empties the permitted set. Groups before the user, who may not set them.
 //! 6. The capability sets, then no_new_privs, then the filter when it was not installed before: as late as can be.
 
 mod capabilities;
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process, User};
 use rustix::fs::Mode;
 use rustix::process::{Gid, Uid};
-use rustix::thread;
+use rustix::thread::{self, CapabilitySet};
 
 use crate::seccomp::Filter;
 pub use capabilities::{CapabilitySets, by_name, known};
@@ -40,6 +40,14 @@ pub struct IdentityPlan {
     oom_score_adj: Option<i32>,
     apparmor_profile: Option<String>,
     selinux_label: Option<String>,
+}
+
+/// What [`assume`] goes on with.
+#[derive(Debug)]
+pub struct Prepared {
+    cwd: PathBuf,
+    /// Root could enter it.
+    entered: bool,
 }
 
 /// Why a process cannot get the identity its specification asks for.
@@ -145,29 +153,61 @@ pub fn before_root(plan: &IdentityPlan) -> Result<Option<String>, IdentityError>
     plan.oom_score_adj.map_or(Ok(None), set_oom_score_adj)
 }
 
-/// Gives this process, which has one thread, the identity of `plan`, and changes to `cwd`, a path in the container.
+/// What a clone hands down as it is: the working directory, entered as root (`cwd` is a path in the container, whose root
+/// is "/" by now), the umask, and what an execve can still give.
+///
+/// # Errors
+/// The field whose step the kernel refused. The process is then of no use and must end.
+pub fn prepare(plan: &IdentityPlan, cwd: &Path) -> Result<Prepared, IdentityError> {
+    rustix::process::umask(Mode::from_raw_mode(plan.umask));
+    plan.capabilities.drop_bounding()?;
+    Ok(Prepared {
+        cwd: cwd.to_owned(),
+        entered: change_directory(cwd)?,
+    })
+}
+
+/// Gives away the capabilities that [`assume`] does not need, for a process that the container can look at before it
+/// gets there.
+///
+/// # Errors
+/// The kernel refused.
+pub fn give_away(plan: &IdentityPlan, filter: Option<&Filter>) -> Result<(), IdentityError> {
+    let needed = [
+        (CapabilitySet::SETUID | CapabilitySet::SETGID, true),
+        (CapabilitySet::SYS_RESOURCE, !plan.rlimits.is_empty()),
+        (CapabilitySet::SYS_NICE, !plan.schedule.is_empty()),
+        (
+            CapabilitySet::SYS_ADMIN,
+            filter.is_some() && !plan.no_new_privileges,
+        ),
+    ];
+    let needed = needed.into_iter().filter(|(_, needed)| *needed);
+    plan.capabilities
+        .keep_beside(needed.map(|(capability, _)| capability).collect())
+}
+
+/// Gives this process, which has one thread, the identity of `plan`.
 /// `hand_over` gets the notification descriptor of a filter that has one, at once: whatever system call comes next may
 /// be one that waits for the agent behind it.
 ///
 /// # Errors
 /// The field whose step the kernel refused. The process is then of no use and must end.
-pub fn apply(
+pub fn assume(
     plan: &IdentityPlan,
+    prepared: &Prepared,
     filter: Option<&Filter>,
-    cwd: &Path,
     hand_over: &mut dyn FnMut(OwnedFd) -> std::io::Result<()>,
 ) -> Result<(), IdentityError> {
     limits::apply(&plan.rlimits)?;
     plan.schedule.apply()?;
-    rustix::process::umask(Mode::from_raw_mode(plan.umask));
     if let Some(filter) = filter.filter(|_| !plan.no_new_privileges) {
         install(filter, hand_over)?;
     }
-    plan.capabilities.drop_bounding()?;
     thread::set_keep_capabilities(true)
         .map_err(refused("process.capabilities", "keep over the change of user"))?;
-    let entered = change_directory(cwd)?;
     set_user(plan)?;
+    let Prepared { cwd, entered } = prepared;
     if !entered {
         change_directory_as_user(cwd)?;
     }

@@ -25,6 +25,10 @@ pub(super) fn plan(process: &Process) -> Result<Schedule, IdentityError> {
 }
 
 impl Schedule {
+    pub(super) fn is_empty(&self) -> bool {
+        self.attributes.is_none() && self.io.is_none()
+    }
+
     pub(super) fn apply(&self) -> Result<(), IdentityError> {
         if let Some(attributes) = &self.attributes {
             scheduler::set(attributes).map_err(|source| refusal(SCHEDULER, "set", source))?;

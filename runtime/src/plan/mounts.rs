@@ -79,12 +79,11 @@ pub(super) fn plan(
 
 fn attach(mount: DetachedMount) -> MountPlan {
     let kind = MountKind::Detached(mount.mount);
-    let unchanged = Change::default();
     MountPlan {
         destination: mount.destination,
         kind,
-        attributes: unchanged,
-        recursive: unchanged,
+        attributes: Change::default(),
+        recursive: Change::default(),
         propagation: None,
     }
 }
@@ -96,80 +95,78 @@ fn from_spec(
     bundle: &Path,
 ) -> Result<MountPlan, PlanError> {
     let field = |name: &str| format!("mounts[{index}].{name}");
-    let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
-    if let Some(option) = options.unsupported {
-        return Err(PlanError::NotSupported {
-            field: field("options"),
-            value: option,
-        });
-    }
-    let mapped = |m: &Option<Vec<_>>| m.as_ref().is_some_and(|m: &Vec<_>| !m.is_empty());
-    if mapped(mount.uid_mappings()) || mapped(mount.gid_mappings()) {
-        let value = "id-mapped mounts".to_owned();
-        return Err(PlanError::NotSupported {
-            field: field("uidMappings"),
-            value,
-        });
-    }
+    let mut options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+    refuse_unsupported(mount, &options, field)?;
     let fs_type = mount.typ().as_deref().unwrap_or_default();
     let bind = options.bind || fs_type == "bind";
     if options.copy_up && (bind || options.remount || fs_type != "tmpfs") {
-        return Err(PlanError::invalid(
-            field("options"),
-            "tmpcopyup",
-            "is an option of tmpfs alone",
-        ));
+        let why = "is an option of tmpfs alone";
+        return Err(PlanError::invalid(field("options"), "tmpcopyup", why));
     }
-    let kind = if options.remount {
-        MountKind::Remount
-    } else if bind {
-        if let Some((key, _)) = options.data.first() {
-            return Err(PlanError::invalid(
-                field("options"),
-                key,
-                "is no option of a bind mount",
-            ));
-        }
-        let source = mount
-            .source()
-            .as_ref()
-            .filter(|source| !source.as_os_str().is_empty());
-        let source = source.ok_or_else(|| PlanError::Missing {
-            field: field("source"),
-        })?;
-        MountKind::Bind {
-            source: bundle.join(source),
-            recursive: options.recursive_bind,
-        }
-    } else if fs_type == "cgroup" {
-        MountKind::Cgroup
-    } else if fs_type.is_empty() || fs_type == "none" {
-        return Err(PlanError::Missing { field: field("type") });
-    } else {
-        let source = mount
-            .source()
-            .as_ref()
-            .map(|source| source.to_string_lossy().into_owned());
-        MountKind::Filesystem {
-            fs_type: fs_type.to_owned(),
-            source,
-            data: options.data,
-            copies: options.copy_up,
-        }
+    let kind = match fs_type {
+        _ if options.remount => MountKind::Remount,
+        _ if bind => self::bind(mount, &options, bundle, field)?,
+        "cgroup" => MountKind::Cgroup,
+        "" | "none" => return Err(PlanError::Missing { field: field("type") }),
+        _ => filesystem(mount, fs_type, &mut options),
     };
-    let MountOptions {
-        attributes,
-        recursive,
-        propagation,
-        ..
-    } = options;
     Ok(MountPlan {
         destination,
         kind,
-        attributes,
-        recursive,
-        propagation,
+        attributes: options.attributes,
+        recursive: options.recursive,
+        propagation: options.propagation,
     })
+}
+
+fn refuse_unsupported(
+    mount: &Mount,
+    options: &MountOptions,
+    field: impl Fn(&str) -> String,
+) -> Result<(), PlanError> {
+    let refused = |name, value: &str| PlanError::NotSupported {
+        field: field(name),
+        value: value.to_owned(),
+    };
+    let mapped = [mount.uid_mappings(), mount.gid_mappings()];
+    match &options.unsupported {
+        Some(option) => Err(refused("options", option)),
+        None if mapped.into_iter().flatten().any(|map| !map.is_empty()) => {
+            Err(refused("uidMappings", "id-mapped mounts"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn bind(
+    mount: &Mount,
+    options: &MountOptions,
+    bundle: &Path,
+    field: impl Fn(&str) -> String,
+) -> Result<MountKind, PlanError> {
+    if let Some((key, _)) = options.data.first() {
+        let why = "is no option of a bind mount";
+        return Err(PlanError::invalid(field("options"), key, why));
+    }
+    match mount.source() {
+        Some(source) if !source.as_os_str().is_empty() => Ok(MountKind::Bind {
+            source: bundle.join(source),
+            recursive: options.recursive_bind,
+        }),
+        _ => Err(PlanError::Missing {
+            field: field("source"),
+        }),
+    }
+}
+
+fn filesystem(mount: &Mount, fs_type: &str, options: &mut MountOptions) -> MountKind {
+    let source = mount.source().as_ref();
+    MountKind::Filesystem {
+        fs_type: fs_type.to_owned(),
+        source: source.map(|source| source.to_string_lossy().into_owned()),
+        data: std::mem::take(&mut options.data),
+        copies: options.copy_up,
+    }
 }
 
 /// Old bundles have relative destinations: they mean the root, as runc warns.

@@ -56,7 +56,7 @@ impl NamespacePlan {
 
     /// Whether one clone cannot do it. A new PID namespace must belong to the joined user namespace, and what was
     /// joined may belong to the outer one: both want a process that joins first and clones then.
-    pub(crate) fn needs_intermediate(&self) -> bool {
+    pub(crate) fn needs_process_between(&self) -> bool {
         let joins_besides_pid = self.join.iter().any(|join| join.kind != Namespaces::PID);
         self.joins(Namespaces::USER) || (self.new.contains(Namespaces::USER) && joins_besides_pid)
     }
@@ -64,7 +64,7 @@ impl NamespacePlan {
     /// Whether the first process does nothing before its maker lets it: its ids are not mapped yet, or another process has
     /// made it and its maker does not know of it yet.
     pub(crate) fn first_process_waits(&self) -> bool {
-        self.id_maps.is_some() || self.needs_intermediate()
+        self.id_maps.is_some() || self.needs_process_between()
     }
 }
 

@@ -51,31 +51,28 @@ pub(crate) fn pair(root: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<Ter
     Ok(Terminal { master, slave })
 }
 
-/// Opens `/dev/pts/ptmx` and makes sure it is the multiplexer of a devpts before it is used as one.
+/// Opens the multiplexer of the devpts at `/dev/pts`. In a devpts that name means nothing else, and no link and no other
+/// mount is followed to it: nothing that is not the multiplexer is opened, for that alone can have effects.
 fn open_master(root: BorrowedFd<'_>) -> Result<OwnedFd, RootfsError> {
     let failed = |source| RootfsError::Console {
         doing: "opening /dev/pts/ptmx",
         source,
     };
-    let path = Path::new("/dev/pts/ptmx");
-    let found = beneath::open(root, path, OFlags::PATH | OFlags::NOFOLLOW).map_err(failed)?;
     let errno = |errno: rustix::io::Errno| failed(errno.into());
-    let stat = rustix::fs::fstat(&found).map_err(errno)?;
-    let is_ptmx = rustix::fs::fstatfs(&found).map_err(errno)?.f_type == DEVPTS_SUPER_MAGIC
-        && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && stat.st_ino == PTMX_INODE
-        && stat.st_rdev == rustix::fs::makedev(5, 2);
-    if !is_ptmx {
+    let dir = beneath::open(root, Path::new("/dev/pts"), OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
+    if rustix::fs::fstatfs(&dir).map_err(errno)?.f_type != DEVPTS_SUPER_MAGIC {
         return Err(RootfsError::FakePtmx);
     }
-    use std::os::fd::AsRawFd;
-    let name = format!("/proc/self/fd/{}", found.as_raw_fd());
-    rustix::fs::open(
-        name,
-        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(errno)
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let master = match beneath::open_strict(dir.as_fd(), Path::new("ptmx"), flags) {
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => return Err(RootfsError::FakePtmx),
+        opened => opened.map_err(failed)?,
+    };
+    let stat = rustix::fs::fstat(&master).map_err(errno)?;
+    let is_ptmx = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_ino == PTMX_INODE
+        && stat.st_rdev == rustix::fs::makedev(5, 2);
+    is_ptmx.then_some(master).ok_or(RootfsError::FakePtmx)
 }
 
 fn bind_console(root: BorrowedFd<'_>, terminal: &Terminal) -> Result<(), RootfsError> {

@@ -246,6 +246,10 @@ pub fn change(which: Which<'_>, change: &Change<'_>) -> Message {
     if let Some(alias) = change.alias {
         message = message.with_text(IFLA_IFALIAS, alias);
     }
+    with_port(with_families(message, change), change)
+}
+
+fn with_families(message: Message, change: &Change<'_>) -> Message {
     let ipv4 = [
         (IPV4_DEVCONF_ARP_NOTIFY, change.arp_notify),
         (IPV4_DEVCONF_ROUTE_LOCALNET, change.route_localnet),
@@ -254,11 +258,15 @@ pub fn change(which: Which<'_>, change: &Change<'_>) -> Message {
         .into_iter()
         .filter_map(|(setting, on)| Some((setting, on?)))
         .collect();
-    if change.no_link_local || !ipv4.is_empty() {
-        message = message.with_nested(IFLA_AF_SPEC, |families| {
-            with_ipv6(with_ipv4(families, &ipv4), change.no_link_local)
-        });
+    if !change.no_link_local && ipv4.is_empty() {
+        return message;
     }
+    message.with_nested(IFLA_AF_SPEC, |families| {
+        with_ipv6(with_ipv4(families, &ipv4), change.no_link_local)
+    })
+}
+
+fn with_port(message: Message, change: &Change<'_>) -> Message {
     if change.hairpin.is_none() && change.isolated.is_none() {
         return message;
     }

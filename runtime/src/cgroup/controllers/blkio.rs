@@ -10,6 +10,36 @@ const LEAF_WEIGHT: &str = "linux.resources.blockIO.leafWeight";
 const WEIGHT_DEVICE: &str = "linux.resources.blockIO.weightDevice";
 
 pub(in crate::cgroup) fn plan(block_io: &LinuxBlockIo, limits: &mut Limits) -> Result<(), CgroupError> {
+    weights(block_io, limits)?;
+    device_weights(block_io, limits)?;
+    for (devices, field, file) in [
+        (
+            block_io.throttle_read_bps_device(),
+            "linux.resources.blockIO.throttleReadBpsDevice",
+            "blkio.throttle.read_bps_device",
+        ),
+        (
+            block_io.throttle_write_bps_device(),
+            "linux.resources.blockIO.throttleWriteBpsDevice",
+            "blkio.throttle.write_bps_device",
+        ),
+        (
+            block_io.throttle_read_iops_device(),
+            "linux.resources.blockIO.throttleReadIOPSDevice",
+            "blkio.throttle.read_iops_device",
+        ),
+        (
+            block_io.throttle_write_iops_device(),
+            "linux.resources.blockIO.throttleWriteIOPSDevice",
+            "blkio.throttle.write_iops_device",
+        ),
+    ] {
+        throttle(devices.as_deref().unwrap_or_default(), field, file, limits)?;
+    }
+    Ok(())
+}
+
+fn weights(block_io: &LinuxBlockIo, limits: &mut Limits) -> Result<(), CgroupError> {
     if let Some(weight) = block_io.weight().filter(|weight| *weight != 0) {
         check_weight(WEIGHT, weight)?;
         limits
@@ -20,50 +50,26 @@ pub(in crate::cgroup) fn plan(block_io: &LinuxBlockIo, limits: &mut Limits) -> R
         check_weight(LEAF_WEIGHT, weight)?;
         limits.set("blkio", LEAF_WEIGHT, "blkio.leaf_weight", weight);
     }
+    Ok(())
+}
+
+fn device_weights(block_io: &LinuxBlockIo, limits: &mut Limits) -> Result<(), CgroupError> {
     for device in block_io.weight_device().iter().flatten() {
         let number = device_number(WEIGHT_DEVICE, device.major(), device.minor())?;
         if let Some(weight) = device.weight() {
             check_weight(WEIGHT_DEVICE, weight)?;
-            limits.steps.push(weight_setting(
-                WEIGHT_DEVICE,
-                "weight_device",
-                format!("{number} {weight}"),
-            ));
+            let value = format!("{number} {weight}");
+            limits
+                .steps
+                .push(weight_setting(WEIGHT_DEVICE, "weight_device", value));
         }
         if let Some(weight) = device.leaf_weight() {
             check_weight(WEIGHT_DEVICE, weight)?;
-            limits.set(
-                "blkio",
-                WEIGHT_DEVICE,
-                "blkio.leaf_weight_device",
-                format!("{number} {weight}"),
-            );
+            let value = format!("{number} {weight}");
+            limits.set("blkio", WEIGHT_DEVICE, "blkio.leaf_weight_device", value);
         }
     }
-    throttle(
-        block_io.throttle_read_bps_device(),
-        "linux.resources.blockIO.throttleReadBpsDevice",
-        "blkio.throttle.read_bps_device",
-        limits,
-    )?;
-    throttle(
-        block_io.throttle_write_bps_device(),
-        "linux.resources.blockIO.throttleWriteBpsDevice",
-        "blkio.throttle.write_bps_device",
-        limits,
-    )?;
-    throttle(
-        block_io.throttle_read_iops_device(),
-        "linux.resources.blockIO.throttleReadIOPSDevice",
-        "blkio.throttle.read_iops_device",
-        limits,
-    )?;
-    throttle(
-        block_io.throttle_write_iops_device(),
-        "linux.resources.blockIO.throttleWriteIOPSDevice",
-        "blkio.throttle.write_iops_device",
-        limits,
-    )
+    Ok(())
 }
 
 fn weight_setting(field: &'static str, file: &str, value: String) -> Step {
@@ -71,12 +77,12 @@ fn weight_setting(field: &'static str, file: &str, value: String) -> Step {
 }
 
 fn throttle(
-    devices: &Option<Vec<LinuxThrottleDevice>>,
+    devices: &[LinuxThrottleDevice],
     field: &'static str,
     file: &str,
     limits: &mut Limits,
 ) -> Result<(), CgroupError> {
-    for device in devices.iter().flatten() {
+    for device in devices {
         let number = device_number(field, device.major(), device.minor())?;
         limits.set("blkio", field, file, format!("{number} {}", device.rate()));
     }

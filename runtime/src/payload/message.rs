@@ -1,4 +1,4 @@
-//! What the processes of a creation say to each other, over one socket that keeps message boundaries.
+//! What a process on its way to a payload and its maker say to each other, over one socket that keeps message boundaries.
 //!
 //! A message is one byte of kind and the rest; descriptors travel beside it. The end of the stream means that the other
 //! side is gone: for the parent, after [`FromChild::Ready`] and its own [`ToChild::Start`], that the payload runs.
@@ -8,10 +8,10 @@ use coracle_linux::socket;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// From the container's first process (or the process that makes it) to its maker.
+/// From the payload's process (or the one in between) to its maker.
 #[derive(Debug)]
 pub(crate) enum FromChild {
-    /// By the intermediate process: the container's first process exists.
+    /// By the process in between: the payload's process exists.
     Cloned(Pid, OwnedFd),
     /// The root file system is attached: the hooks of the runtime may run. Answered by [`ToChild::HooksDone`].
     RunHooks,
@@ -29,10 +29,10 @@ pub(crate) enum FromChild {
     End,
 }
 
-/// From the maker to the container's first process.
+/// From the maker to the payload's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ToChild {
-    /// Ids are mapped, limits are set.
+    /// It is known and may go on: its ids are mapped.
     Go,
     /// The hooks of the runtime have run.
     HooksDone,
@@ -70,12 +70,14 @@ impl FromChild {
     /// The next message, if there is one.
     pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Self>> {
         let mut buffer = [0; LONGEST];
-        let mut received = match socket::receive(socket, &mut buffer, false) {
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            // It ended with a message of ours unread.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Some(Self::End)),
-            Err(error) => return Err(error),
+        let mut received = loop {
+            match socket::receive(socket, &mut buffer, false) {
+                Ok(received) => break received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                // It ended with a message of ours unread. The kernel says so once, and before what it has sent.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                Err(error) => return Err(error),
+            }
         };
         let malformed = || io::Error::from(io::ErrorKind::InvalidData);
         let text = buffer.get(..received.length).ok_or_else(malformed)?;
@@ -155,3 +157,27 @@ pub(crate) fn hand_over_listener(listener: OwnedFd, socket: BorrowedFd<'_>) -> i
 
 /// Longest message in bytes; a chain of causes is cut there.
 const LONGEST: usize = 8192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_heard_also_when_ours_were_not() {
+        let (ours, theirs) = socket::message_pair().unwrap();
+        ToChild::Go.send(ours.as_fd()).unwrap();
+        FromChild::Failed("no such program".to_owned())
+            .send(theirs.as_fd())
+            .unwrap();
+        drop(theirs);
+        let first = FromChild::receive(ours.as_fd()).unwrap();
+        assert!(
+            matches!(&first, Some(FromChild::Failed(text)) if text == "no such program"),
+            "{first:?}"
+        );
+        assert!(matches!(
+            FromChild::receive(ours.as_fd()).unwrap(),
+            Some(FromChild::End)
+        ));
+    }
+}

@@ -1,0 +1,65 @@
+//! What the first process of a container and an additional one do alike between their clone and their execve.
+
+mod birth;
+mod environment;
+mod error;
+mod message;
+mod program;
+mod streams;
+
+pub(crate) use birth::{Birth, live_between};
+pub(crate) use environment::with_home;
+pub(crate) use error::{ChildError, step};
+pub(crate) use message::{FromChild, ToChild, hand_over_listener};
+pub(crate) use program::{LookupError, find_program};
+pub(crate) use streams::{control_terminal, give_streams, take_streams};
+
+use coracle_linux::keyring;
+use coracle_linux::process;
+use rustix::fs::{Gid, Uid};
+use rustix::io::Errno;
+use rustix::thread;
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+
+/// In a user namespace that it has just entered, a process is nobody until it becomes root there.
+pub(crate) fn become_root_of_user_namespace() -> Result<(), ChildError> {
+    let failed = step("becoming root of the user namespace");
+    match thread::set_thread_groups(&[]) {
+        // Where setgroups is denied there is nothing to give up either.
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(failed(errno)),
+    }
+    let (gid, uid) = (Gid::ROOT, Uid::ROOT);
+    thread::set_thread_res_gid(gid, gid, gid)
+        .and_then(|()| thread::set_thread_res_uid(uid, uid, uid))
+        .map_err(failed)
+}
+
+/// Leaves the caller's session: its terminal and its signals.
+pub(crate) fn begin_session() -> Result<(), ChildError> {
+    rustix::process::setsid()
+        .map(drop)
+        .map_err(step("starting a session"))
+}
+
+/// Enters the session keyring of container `id`, made when there is none, so that the process does not see the keys
+/// of whoever started it.
+pub(crate) fn join_keyring(id: &str) -> Result<(), ChildError> {
+    let joined = CString::new(format!("_ses.{id}"))
+        .map_err(std::io::Error::from)
+        .and_then(|name| keyring::join_session(&name));
+    match joined {
+        // A kernel without keys has none to see.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        done => done.map_err(step("joining the container's session keyring")),
+    }
+}
+
+/// Becomes the program. Returns only on failure.
+pub(crate) fn execute(program: &CStr, args: &[CString], env: &[CString]) -> Result<Infallible, ChildError> {
+    process::execve(program, args, env).map_err(|source| ChildError::Exec {
+        program: program.to_string_lossy().into_owned(),
+        source,
+    })
+}
