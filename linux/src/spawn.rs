@@ -66,8 +66,14 @@ impl Spawn<'_> {
         attributes.set_flags(session | SIGNAL_FLAGS)?;
         let pid = self.call(&actions, &attributes)?;
         // Not collected yet, so the id is still its.
-        let pidfd = crate::pidfd::open(pid)?;
-        Ok(Child { pid, pidfd })
+        match crate::pidfd::open(pid) {
+            Ok(pidfd) => Ok(Child { pid, pidfd }),
+            Err(error) => {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+                Err(error)
+            }
+        }
     }
 
     fn call(&self, actions: &FileActions, attributes: &Attributes) -> io::Result<Pid> {

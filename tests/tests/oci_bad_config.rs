@@ -31,6 +31,7 @@ const TABLE: &[(&str, &str, &str)] = &[
         "hostname",
     ),
     ("/mounts/0/destination", r#""""#, "mounts[0].destination"),
+    ("/mounts/0/destination", r#""/x/..""#, "mounts[0].destination"),
     ("/mounts/1/type", "null", "mounts[1].type"),
     ("/mounts/0/options", r#"["tmpcopyup"]"#, "mounts[0].options"),
     ("/mounts/1/options", r#"["idmap"]"#, "mounts[1].options"),

@@ -26,6 +26,46 @@ fn a_bundle_of_runc_runs() {
     assert_eq!((said.code, said.out.as_str()), (4, "0\n"), "{said:?}");
 }
 
+/// A bundle of `runc spec --rootless`, by root and by somebody else, from the specification to the deletion.
+#[test]
+fn a_rootless_bundle_of_runc_runs_for_any_user() {
+    for user in [0_u32, 1234] {
+        let bundle = Bundle::new("true");
+        // Where the other user can reach everything.
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(bundle.path(""), everybody).unwrap();
+        std::fs::copy(program::path("coracle"), bundle.path("coracle")).unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", ROOTLESS])
+            .current_dir(bundle.path(""))
+            .env("ID", &bundle.id)
+            .env("OWNER", user.to_string());
+        let said = program::Said::by(&mut command);
+        let expected =
+            format!("0 mapped {user}\nrun code 3\nexec as 0\nlisted running\nstate missing\nleft 0\n");
+        assert_eq!(said.out, expected, "{user}: {said:?}");
+    }
+}
+
+const ROOTLESS: &str = r#"
+mkdir run; chown -R "$OWNER:$OWNER" run rootfs .
+as() { setpriv --reuid "$OWNER" --regid "$OWNER" --clear-groups "$@"; }
+[ "$OWNER" = 0 ] && as() { "$@"; }
+coracle() { as ./coracle --root "$PWD/run/state" "$@"; }
+as runc spec --rootless || exit 1
+sed -i 's/"terminal": true/"terminal": false/; s/^\([[:space:]]*\)"sh"$/\1"sh", "-c", "read a b c < \/proc\/self\/uid_map; echo $(id -u) mapped $b; exit 3"/' config.json
+coracle run "$ID"; echo "run code $?"
+sed -i 's/"sh", "-c",.*/"sleep", "1000"/' config.json
+coracle run --detach "$ID-2" >/dev/null </dev/null 2>errors || cat errors
+echo "exec as $(coracle exec "$ID-2" id -u)"
+echo "listed $(coracle list | awk -v id="$ID-2" '$1 == id { print $3 }')"
+coracle kill "$ID-2" KILL
+coracle delete --force "$ID-2"
+coracle state "$ID-2" >/dev/null 2>&1 || echo "state missing"
+echo "left $(ls run/state | wc -l)"
+"#;
+
 #[test]
 fn a_bundle_of_umoci_runs_as_its_image_says() {
     let mut bundle = Bundle::of_spec_command("true");

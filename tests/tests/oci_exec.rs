@@ -327,26 +327,26 @@ fn a_container_that_may_trace_finds_nothing_in_the_joining_process() {
         [ $p/exe -ef /bin/busybox ] && continue
         while read -r k v; do [ "$k" = CapPrm: ] && echo $v >> /tmp/capabilities; done 2>/dev/null < $p/status
         done 2>/dev/null; done"#;
-    let mut bundle = Bundle::new("ex-trace", script);
-    bundle.config["root"]["readonly"] = json!(false);
-    let host = format!("HOST={}", bundle.path().display());
-    bundle.config["process"]["env"]
+    let mut bundle = Bundle::of_spec_command(script);
+    bundle.spec["root"]["readonly"] = json!(false);
+    let host = format!("HOST={}", bundle.path("").display());
+    bundle.spec["process"]["env"]
         .as_array_mut()
         .unwrap()
         .push(host.into());
     let own = json!(["CAP_SYS_PTRACE", "CAP_KILL"]);
     for set in ["bounding", "effective", "permitted"] {
-        bundle.config["process"]["capabilities"][set] = own.clone();
+        bundle.spec["process"]["capabilities"][set] = own.clone();
     }
     bundle.start();
-    let seen = bundle.root().join("tmp/capabilities");
+    let seen = bundle.root("tmp/capabilities");
     let mut execs = 0;
     // Until it has met some of them on their way.
     while execs < 100 || (execs < 2000 && std::fs::read(&seen).is_ok_and(|seen| seen.len() < 10 * 17)) {
-        bundle.exec("true").ok();
+        let _ = bundle.exec("true").ok();
         execs += 1;
     }
-    let found = std::fs::read_to_string(bundle.root().join("tmp/found")).unwrap_or_default();
+    let found = std::fs::read_to_string(bundle.root("tmp/found")).unwrap_or_default();
     let first: Vec<&str> = found.lines().take(4).collect();
     assert_eq!(first, Vec::<&str>::new(), "in {execs} processes");
     let bit = |number: u32| 1_u64 << number;
@@ -361,8 +361,8 @@ fn a_container_that_may_trace_finds_nothing_in_the_joining_process() {
 /// A process that was never counted does not fail for want of a place in the count.
 #[test]
 fn a_full_cgroup_can_be_entered() {
-    let mut bundle = Bundle::new("ex-full", "sleep 1000");
-    bundle.config["linux"]["resources"]["pids"] = json!({"limit": 1});
+    let mut bundle = Bundle::of_spec_command("sleep 1000");
+    bundle.spec["linux"]["resources"]["pids"] = json!({"limit": 1});
     bundle.start();
     // No fork: the shell has no place for one.
     assert_eq!(bundle.exec("echo entered").ok(), "entered\n");

@@ -62,6 +62,20 @@ fn they_run_in_order_with_the_state_of_the_moment() {
 }
 
 #[test]
+fn a_poststart_hook_that_fails_stops_the_container() {
+    let mut bundle = Bundle::new("exec sleep 1000");
+    let log = bundle.path("log");
+    let poststop = hook(&format!("echo poststop >> {}", log.display()));
+    bundle.spec["hooks"] = json!({"poststart": [{"path": "/bin/false"}], "poststop": [poststop]});
+    bundle.create();
+    let text = bundle.fails(&["start"]);
+    assert!(text.contains("hooks.poststart[0] /bin/false"), "{text}");
+    assert_eq!(bundle.state()["status"], "stopped");
+    bundle.ok(&["delete"]);
+    assert_eq!(lines(&log), ["poststop"]);
+}
+
+#[test]
 fn create_start_and_delete_run_theirs() {
     let mut bundle = Bundle::new("true");
     let log = bundle.path("log");

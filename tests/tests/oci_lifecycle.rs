@@ -186,6 +186,28 @@ fn ending_the_first_process_ends_all_also_without_a_pid_namespace() {
 }
 
 #[test]
+fn a_frozen_container_can_be_killed() {
+    let bundle = Bundle::new("exec sleep 1000");
+    bundle.create();
+    bundle.ok(&["start"]);
+    let state = bundle.cgroup_dir("freezer").join("freezer.state");
+    std::fs::write(state, "FROZEN").unwrap();
+    wait_until("it is frozen", || bundle.state()["status"] == "paused");
+    let _ = bundle.say(&["kill", &bundle.id, "KILL"]).ok();
+    wait_until("it ends", || bundle.state()["status"] == "stopped");
+    bundle.ok(&["delete"]);
+}
+
+/// LISTEN_FDS means the process that LISTEN_PID names (sd_listen_fds(3)); in another it is only left over.
+#[test]
+fn sockets_of_another_service_are_not_looked_for() {
+    let bundle = Bundle::new("echo sockets: $LISTEN_FDS");
+    let mut command = bundle.coracle(&["run", &bundle.id]);
+    command.env("LISTEN_FDS", "7").env("LISTEN_PID", "1");
+    assert_eq!(Said::by(&mut command).ok(), "sockets:\n");
+}
+
+#[test]
 fn the_log_is_written_as_asked_for() {
     let mut bundle = Bundle::new("true");
     bundle.spec["process"]["cwd"] = json!("relative");

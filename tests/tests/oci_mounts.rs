@@ -517,6 +517,21 @@ fn a_destination_that_another_keeps_exchanging_never_reaches_the_host() {
 }
 
 #[test]
+fn a_missing_working_directory_is_made() {
+    // As with runc and crun; images name directories that they do not have.
+    let mut bundle = Bundle::new("pwd; stat -c '%a %u' /made");
+    symlink("/made", bundle.root("link")).unwrap();
+    bundle.spec["process"]["cwd"] = json!("/link/for/it");
+    assert_eq!(bundle.run(), "/made/for/it\n755 0\n");
+    assert!(bundle.root("made/for/it").is_dir());
+    // Where nothing can be made, the field is named.
+    bundle.mount("/fixed", "tmpfs", "tmpfs", &["ro"]);
+    bundle.spec["process"]["cwd"] = json!("/fixed/dir");
+    let text = bundle.fails(&["run"]);
+    assert!(text.contains("process.cwd: making /fixed/dir"), "{text}");
+}
+
+#[test]
 fn failures_at_every_stage_leave_nothing() {
     let breakages: &[fn(&mut Bundle)] = &[
         |bundle| bundle.spec["root"]["path"] = json!("nowhere"),

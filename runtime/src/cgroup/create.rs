@@ -89,15 +89,15 @@ impl Cgroup {
         existing: Existing,
         made: &mut Made,
     ) -> Result<(), CgroupError> {
-        let mounts = self
-            .layout
-            .v1
-            .iter()
-            .map(|hierarchy| &hierarchy.mount_point)
-            .chain(&self.layout.unified);
-        for mount_point in mounts {
-            let dir = self.below(mount_point);
-            let kept = made.directory(mount_point, &dir)?;
+        for mount_point in self.layout.mount_points() {
+            let dir = self.below(&mount_point);
+            let kept = match made.directory(&mount_point, &dir) {
+                Err(CgroupError::Make { source, .. }) if is_anothers(&source) => {
+                    self.layout.remove(&mount_point);
+                    continue;
+                }
+                kept => kept?,
+            };
             self.kept = self.kept.max(kept);
             let was_there = kept == dir.components().count() - mount_point.components().count();
             if was_there
@@ -107,6 +107,8 @@ impl Cgroup {
                 return Err(CgroupError::NotEmpty(dir));
             }
         }
+        // Without limits a container of a user without privileges may do without the cgroups that are not its user's.
+        check_controllers(&plan.limits, &self.layout)?;
         if let Some(cpuset) = self.layout.controller("cpuset") {
             plan.limits
                 .cpuset
@@ -215,6 +217,15 @@ impl Cgroup {
         }
         Ok(dir)
     }
+}
+
+/// Whether a hierarchy refuses a user without privileges (as cgroups(7) lets it, unless a part is delegated).
+fn is_anothers(source: &std::io::Error) -> bool {
+    let refused = matches!(
+        source.raw_os_error(),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS)
+    );
+    refused && !rustix::process::geteuid().is_root()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -68,12 +68,15 @@ impl Cgroup {
         }
     }
 
-    /// Lets everything run again.
+    /// Lets everything run again; without any freezer it does.
     ///
     /// # Errors
     /// The freezer cannot be written.
     pub fn thaw(&self) -> Result<(), CgroupError> {
-        self.write_freezer("THAWED", "0")
+        match self.write_freezer("THAWED", "0") {
+            Err(CgroupError::NoController { .. }) => Ok(()),
+            done => done,
+        }
     }
 
     fn write_freezer(&self, v1: &str, v2: &str) -> Result<(), CgroupError> {

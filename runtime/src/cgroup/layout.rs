@@ -106,6 +106,18 @@ impl Layout {
         }
     }
 
+    /// Where they are mounted.
+    pub(super) fn mount_points(&self) -> Vec<PathBuf> {
+        let v1 = self.v1.iter().map(|hierarchy| &hierarchy.mount_point);
+        v1.chain(&self.unified).cloned().collect()
+    }
+
+    /// Leaves the hierarchy that is mounted there out.
+    pub(super) fn remove(&mut self, mount_point: &Path) {
+        self.v1.retain(|hierarchy| hierarchy.mount_point != mount_point);
+        self.unified.take_if(|unified| unified == mount_point);
+    }
+
     /// The v1 hierarchy that has this controller.
     #[must_use]
     pub fn controller(&self, name: &str) -> Option<&Hierarchy> {

@@ -35,7 +35,14 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
         return Ok(0);
     }
     let sent = match record.process()? {
-        Some(process) => pidfd::send_signal_number(process.as_fd(), number),
+        Some(process) => {
+            let sent = pidfd::send_signal_number(process.as_fd(), number);
+            if number == libc::SIGKILL {
+                // A frozen process dies when it thaws.
+                record.cgroup.thaw()?;
+            }
+            sent
+        }
         // Kept from runc 1.0, whose --all went to all processes, also without a first one.
         None if args.get_flag("all") => Ok(()),
         None => return Err(CliError::NotRunning),

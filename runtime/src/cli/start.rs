@@ -45,7 +45,12 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
             Err(CliError::Exec(error))
         }
         Some(_) => {
-            record.run_poststart()?;
+            let hooks = record.run_poststart();
+            if hooks.is_err() {
+                // runtime.md, "Lifecycle", 9: the container is stopped then. What is left is for `delete`.
+                super::delete::kill(&record)?;
+            }
+            hooks?;
             Ok(0)
         }
     }

@@ -215,6 +215,7 @@ fn enter_root(
     }
     run_create_hooks(plan, pid, socket)?;
     set_names(plan)?;
+    assembled.root.ensure_working_directory(&plan.process.cwd)?;
     assembled.root.pivot()?;
     sysctl::set(&plan.sysctls)?;
     assembled.root.finish(plan)?;

@@ -182,7 +182,13 @@ fn destination(index: usize, mount: &Mount) -> Result<PathBuf, PlanError> {
         let field = format!("mounts[{index}].destination");
         return Err(PlanError::invalid(field, given.display(), "holds a NUL byte"));
     }
-    Ok(clean(given))
+    let destination = clean(given);
+    if destination == Path::new("/") {
+        let field = format!("mounts[{index}].destination");
+        let why = "is the root itself, which root.path gives";
+        return Err(PlanError::invalid(field, given.display(), why));
+    }
+    Ok(destination)
 }
 
 /// The absolute path without `.`, `..` and doubled slashes.

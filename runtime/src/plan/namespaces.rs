@@ -164,6 +164,14 @@ fn id_map(field: &'static str, entries: &[LinuxIdMapping]) -> Result<String, Pla
             field: field.to_owned(),
         });
     }
+    if entries.len() > MAX_EXTENTS {
+        let why = "are more than the kernel takes, 340";
+        return Err(PlanError::invalid(
+            field,
+            format!("{} entries", entries.len()),
+            why,
+        ));
+    }
     let mut text = String::new();
     for (index, entry) in entries.iter().enumerate() {
         let shown = || format!("{} {} {}", entry.container_id(), entry.host_id(), entry.size());
@@ -188,6 +196,9 @@ fn id_map(field: &'static str, entries: &[LinuxIdMapping]) -> Result<String, Pla
     }
     Ok(text)
 }
+
+/// user_namespaces(7), since 4.15.
+const MAX_EXTENTS: usize = 340;
 
 fn overlaps(a: &LinuxIdMapping, b: &LinuxIdMapping) -> bool {
     let ranges = |a: u32, a_size: u32, b: u32, b_size: u32| {
@@ -242,5 +253,24 @@ fn kind_of(kind: LinuxNamespaceType) -> Namespaces {
         LinuxNamespaceType::Pid => Namespaces::PID,
         LinuxNamespaceType::Network => Namespaces::NET,
         LinuxNamespaceType::Time => Namespaces::TIME,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_has_as_many_entries_as_the_kernel_takes() {
+        let entries = |count: u32| -> Vec<LinuxIdMapping> {
+            let entry = |id: u32| serde_json::json!({"containerID": id, "hostID": id, "size": 1});
+            let all = (0..count).map(entry).map(serde_json::from_value);
+            all.collect::<Result<_, _>>().unwrap()
+        };
+        assert!(id_map("linux.uidMappings", &entries(340)).is_ok());
+        let error = id_map("linux.uidMappings", &entries(341))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("linux.uidMappings: 341 entries"), "{error}");
     }
 }

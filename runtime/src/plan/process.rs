@@ -2,6 +2,7 @@
 
 use super::{PlanError, Stdio};
 use oci_spec::runtime::{Process, Spec};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -67,7 +68,8 @@ impl ProcessPlan {
 
 /// The environment with each name once: of two, the later one counts, as with runc.
 pub(crate) fn resolve_environment(env: &[String]) -> Result<Vec<CString>, PlanError> {
-    let mut resolved: Vec<&String> = Vec::with_capacity(env.len());
+    let mut resolved: Vec<&str> = Vec::with_capacity(env.len());
+    let mut places = HashMap::with_capacity(env.len());
     for (index, variable) in env.iter().enumerate() {
         let Some((name, _)) = variable.split_once('=').filter(|(name, _)| !name.is_empty()) else {
             let field = format!("process.env[{index}]");
@@ -77,19 +79,19 @@ pub(crate) fn resolve_environment(env: &[String]) -> Result<Vec<CString>, PlanEr
                 "is not of the form NAME=value",
             ));
         };
-        let same = |other: &&String| other.split_once('=').is_some_and(|(other, _)| other == name);
-        match resolved.iter_mut().find(|other| same(other)) {
-            Some(other) => *other = variable,
+        let place = *places.entry(name).or_insert(resolved.len());
+        match resolved.get_mut(place) {
+            Some(earlier) => *earlier = variable,
             None => resolved.push(variable),
         }
     }
-    let resolved: Vec<String> = resolved.into_iter().cloned().collect();
     c_strings("process.env", &resolved)
 }
 
-fn c_strings(field: &str, strings: &[String]) -> Result<Vec<CString>, PlanError> {
-    let convert = |(index, text): (usize, &String)| {
-        CString::new(text.as_str()).map_err(|_| {
+fn c_strings<S: AsRef<str>>(field: &str, strings: &[S]) -> Result<Vec<CString>, PlanError> {
+    let convert = |(index, text): (usize, &S)| {
+        let text = text.as_ref();
+        CString::new(text).map_err(|_| {
             PlanError::invalid(
                 format!("{field}[{index}]"),
                 format!("{text:?}"),
@@ -98,4 +100,22 @@ fn c_strings(field: &str, strings: &[String]) -> Result<Vec<CString>, PlanError>
         })
     };
     strings.iter().enumerate().map(convert).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_variables_of_a_name_the_later_one_counts() {
+        let env = ["A=1", "B=2", "A=3", "AB=4"].map(str::to_owned);
+        let resolved = resolve_environment(&env).unwrap();
+        assert_eq!(resolved, [c"A=3", c"B=2", c"AB=4"].map(|text| text.to_owned()));
+    }
+
+    #[test]
+    fn many_variables_are_no_reason_to_wait() {
+        let env: Vec<String> = (0..300_000).map(|number| format!("V{number}=x")).collect();
+        assert_eq!(resolve_environment(&env).unwrap().len(), env.len());
+    }
 }

@@ -39,12 +39,7 @@ pub(super) fn make(root: BorrowedFd<'_>, devices: &[DevicePlan], by_bind: bool) 
 
 fn make_node(root: BorrowedFd<'_>, device: &DevicePlan) -> io::Result<()> {
     let (parent, name) = beneath::ensure_parent(root, &device.path, 0o755)?;
-    let kind = match device.kind {
-        DeviceKind::Character => FileType::CharacterDevice,
-        DeviceKind::Block => FileType::BlockDevice,
-        DeviceKind::Fifo => FileType::Fifo,
-    };
-    let number = rustix::fs::makedev(device.major, device.minor);
+    let (kind, number) = (file_type(device.kind), device_number(device));
     match rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode), number) {
         Ok(()) => {}
         Err(Errno::EXIST) => return keep_existing(parent.as_fd(), name, kind, number),
@@ -69,20 +64,35 @@ fn keep_existing(parent: BorrowedFd<'_>, name: &OsStr, kind: FileType, number: u
     Err(Errno::EXIST.into())
 }
 
+/// The host's node of the same name, if it is this device.
 fn bind(root: BorrowedFd<'_>, device: &DevicePlan) -> io::Result<()> {
-    if device.kind == DeviceKind::Fifo {
+    let (kind, number) = (file_type(device.kind), device_number(device));
+    if kind == FileType::Fifo {
         let (parent, name) = beneath::ensure_parent(root, &device.path, 0o755)?;
-        return Ok(rustix::fs::mknodat(
-            parent,
-            name,
-            FileType::Fifo,
-            Mode::from_raw_mode(device.mode),
-            0,
-        )?);
+        return match rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode), 0) {
+            Err(Errno::EXIST) => keep_existing(parent.as_fd(), name, kind, 0),
+            made => Ok(made?),
+        };
     }
     let clone = Detached::clone_of(CWD, &device.path)?;
+    let found = rustix::fs::fstat(clone.as_fd())?;
+    if FileType::from_raw_mode(found.st_mode) != kind || found.st_rdev != number {
+        return Err(Errno::NODEV.into());
+    }
     let target = beneath::ensure_file(root, &device.path, 0o644)?;
     clone.attach(target.as_fd()).map(drop)
+}
+
+fn file_type(kind: DeviceKind) -> FileType {
+    match kind {
+        DeviceKind::Character => FileType::CharacterDevice,
+        DeviceKind::Block => FileType::BlockDevice,
+        DeviceKind::Fifo => FileType::Fifo,
+    }
+}
+
+fn device_number(device: &DevicePlan) -> u64 {
+    rustix::fs::makedev(device.major, device.minor)
 }
 
 fn make_link(root: BorrowedFd<'_>, link: &Path, text: &str) -> io::Result<()> {

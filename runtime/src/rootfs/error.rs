@@ -45,6 +45,14 @@ pub enum RootfsError {
         /// Why.
         source: io::Error,
     },
+    /// The working directory was missing.
+    #[error("process.cwd: making {path}")]
+    WorkingDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A mount point in procfs that could change what the kernel is told.
     #[error("mounting {0}: it lies in the container's /proc, where only a few files may be mounted over")]
     InsideProc(PathBuf),

@@ -6,6 +6,7 @@ use super::RootfsError;
 use crate::plan::{MountKind, MountPlan, Plan, RootSource};
 use coracle_linux::mount::{Change, Detached, Propagation};
 use rustix::fs::CWD;
+use rustix::thread::{self, CapabilitySet};
 
 /// Detached copies, one place per mount of the plan.
 #[derive(Debug)]
@@ -14,9 +15,10 @@ pub(crate) struct Prepared {
     pub(crate) binds: Vec<Option<Detached>>,
 }
 
-/// Takes the copies that are needed; without a user namespace none.
+/// Takes the copies that are needed: without a user namespace none, and none when the maker may not take any. Then it is
+/// no more than its container's root is, who binds what both can reach.
 pub(crate) fn prepare(plan: &Plan) -> Result<Prepared, RootfsError> {
-    if !plan.namespaces.has_user() {
+    if !(plan.namespaces.has_user() && may_mount()) {
         return Ok(Prepared {
             root: None,
             binds: plan.mounts.iter().map(|_| None).collect(),
@@ -26,6 +28,10 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Prepared, RootfsError> {
         root: root(plan)?,
         binds: plan.mounts.iter().map(bind).collect::<Result<_, _>>()?,
     })
+}
+
+fn may_mount() -> bool {
+    thread::capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 fn root(plan: &Plan) -> Result<Option<Detached>, RootfsError> {

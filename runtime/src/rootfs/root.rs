@@ -4,6 +4,7 @@ use super::prepare::Prepared;
 use super::{RootfsError, cgroups, console, devices, filesystem, mask, target};
 use crate::cgroup::Cgroup;
 use crate::plan::{Plan, RootPlan, RootSource};
+use coracle_linux::beneath;
 use coracle_linux::mount::{self, Attr, Change, Detached, Propagation};
 use coracle_linux::namespace::Namespaces;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -54,6 +55,20 @@ impl Root {
         Ok(Assembled {
             root: Self { fd: root },
             terminal,
+        })
+    }
+
+    /// Makes the working directory where it is missing, as runc and crun do it: images name some that they do not have.
+    /// One that cannot be looked up is left to whoever enters it.
+    pub(crate) fn ensure_working_directory(&self, cwd: &Path) -> Result<(), RootfsError> {
+        let root = self.fd.as_fd();
+        let made = match beneath::open(root, cwd, OFlags::PATH) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => beneath::ensure_dir(root, cwd, 0o755),
+            _ => return Ok(()),
+        };
+        made.map(drop).map_err(|source| RootfsError::WorkingDirectory {
+            path: cwd.to_owned(),
+            source,
         })
     }
 
