@@ -359,7 +359,7 @@ fn the_environment_the_user_and_the_limits_are_those_of_the_manifest() {
             "  restartPolicy: Never\n  hostname: named\n  securityContext: {runAsUser: 1000, runAsGroup: 100, \
              supplementalGroups: [7], fsGroup: 8}\n  volumes: [{name: v, emptyDir: {}}]\n  containers:\n  - name: c\n    image: \
              IMAGE\n    command: [/payload]\n    args: [id, --, env, --, hostname, --, write, /v/f, '$(GREETING) you', --, \
-             cat, /v/f]\n    workingDir: /tmp\n    env: [{name: GREETING, value: hello}, {name: NODE, valueFrom: {fieldRef: \
+             cat, /v/f]\n    workingDir: /not/in/image\n    env: [{name: GREETING, value: hello}, {name: NODE, valueFrom: {fieldRef: \
              {fieldPath: metadata.name}}}]\n    volumeMounts: [{name: v, mountPath: /v}]\n    securityContext: \
              {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}\n",
         );

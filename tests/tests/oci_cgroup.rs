@@ -92,6 +92,14 @@ fn devices_that_are_not_allowed_cannot_be_opened() {
 }
 
 #[test]
+fn too_little_memory_to_begin_in_is_said() {
+    let mut bundle = Bundle::of_spec_command("true");
+    bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 4096});
+    let text = bundle.fails(&["run"]);
+    assert!(text.contains("linux.resources.memory.limit too low"), "{text}");
+}
+
+#[test]
 fn a_relative_path_is_below_the_default_parent() {
     let mut bundle = Bundle::of_spec_command("cat /proc/self/cgroup");
     without_cgroup_namespace(&mut bundle);

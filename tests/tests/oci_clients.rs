@@ -34,11 +34,11 @@ fn a_rootless_bundle_of_runc_runs_for_any_user() {
         // Where the other user can reach everything.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(bundle.path(""), everybody).unwrap();
-        std::fs::copy(program::path("coracle"), bundle.path("coracle")).unwrap();
         let mut command = Command::new("sh");
         command
             .args(["-c", ROOTLESS])
             .current_dir(bundle.path(""))
+            .env("CORACLE", program::path("coracle"))
             .env("ID", &bundle.id)
             .env("OWNER", user.to_string());
         let said = program::Said::by(&mut command);
@@ -49,7 +49,7 @@ fn a_rootless_bundle_of_runc_runs_for_any_user() {
 }
 
 const ROOTLESS: &str = r#"
-mkdir run; chown -R "$OWNER:$OWNER" run rootfs .
+mkdir run; install -m 755 "$CORACLE" coracle; chown -R "$OWNER:$OWNER" run rootfs .
 as() { setpriv --reuid "$OWNER" --regid "$OWNER" --clear-groups "$@"; }
 [ "$OWNER" = 0 ] && as() { "$@"; }
 coracle() { as ./coracle --root "$PWD/run/state" "$@"; }

@@ -69,6 +69,11 @@ pub enum CreateError {
     /// The first process has failed; the text is its chain of causes.
     #[error("{0}")]
     Child(String),
+    /// The first process was killed by the kernel before it was ready.
+    #[error(
+        "the container's first process was killed for want of memory before it was ready: is linux.resources.memory.limit too low?"
+    )]
+    OutOfMemory,
     /// The first process ended without a word.
     #[error("the container's first process ended before it was ready{}", describe(*.0))]
     ChildDied(Option<Exit>),

@@ -50,7 +50,7 @@ use crate::state::{Status, oci_state};
 use child::Inherited;
 use coracle_linux::namespace::Namespaces;
 use coracle_linux::pidfd::{self, Pid};
-use coracle_linux::process::{self, Child, Clone};
+use coracle_linux::process::{self, Child, Clone, Exit};
 use coracle_linux::socket;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::collections::HashMap;
@@ -236,7 +236,12 @@ impl Creating {
 
     /// The child ended without a word: the kernel killed it, or somebody did.
     fn died(&self) -> CreateError {
-        CreateError::ChildDied(self.birth.exit())
+        let exit = self.birth.exit();
+        let killed = self.cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills().ok()?);
+        match exit {
+            Some(Exit::Signal(_)) if killed.is_some_and(|count| count > 0) => CreateError::OutOfMemory,
+            exit => CreateError::ChildDied(exit),
+        }
     }
 
     fn clone_child(
