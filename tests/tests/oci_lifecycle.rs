@@ -231,9 +231,26 @@ fn the_log_is_written_as_asked_for() {
 #[test]
 fn what_is_not_there_yet_is_refused() {
     let bundle = Bundle::new("true");
-    let output = bundle.say(&["--systemd-cgroup", "run", &bundle.id]);
-    assert_eq!(output.code, 1);
-    assert!(output.all().contains("--systemd-cgroup is not supported yet"));
+    // containerd looks into the log alone.
+    let log = bundle.path("log");
+    let flags = [
+        "--log",
+        log.to_str().unwrap(),
+        "--systemd-cgroup",
+        "run",
+        &bundle.id,
+    ];
+    assert!(
+        bundle
+            .say(&flags)
+            .refused(1)
+            .contains("--systemd-cgroup is not supported yet")
+    );
+    let logged = std::fs::read_to_string(log).unwrap();
+    assert!(
+        logged.contains("--systemd-cgroup is not supported yet"),
+        "{logged}"
+    );
     assert!(
         bundle
             .fails(&["run", "--no-pivot"])

@@ -24,10 +24,14 @@ pub(super) fn take_size(master: &OwnedFd) {
     }
 }
 
+const BUFFER: usize = 4096;
+/// More than the kernel buffers of a pty, which is some 64 KiB.
+const MOST_LEFT: usize = 1 << 20;
+
 /// Bytes on their way from one descriptor to another.
 #[derive(Debug)]
 struct Pump {
-    buffer: [u8; 4096],
+    buffer: [u8; BUFFER],
     start: usize,
     end: usize,
     open: bool,
@@ -81,9 +85,12 @@ impl<'a> Console<'a> {
         self.typed.move_ready(self.stdin.as_fd(), self.master.as_fd());
     }
 
-    /// Shows the rest, after the end of the container.
+    /// Shows the rest, after the end of the container: as much as a terminal can hold, should somebody go on writing.
     pub(super) fn drain(&mut self) {
-        while self.shown.fill(self.master.as_fd()) || self.shown.has_some() {
+        for _ in 0..MOST_LEFT / BUFFER {
+            if !self.shown.fill(self.master.as_fd()) && !self.shown.has_some() {
+                return;
+            }
             while self.shown.has_some() && self.shown.open {
                 self.shown.flush(self.stdout.as_fd());
             }
@@ -105,7 +112,7 @@ impl Drop for Console<'_> {
 impl Pump {
     fn new() -> Self {
         Self {
-            buffer: [0; 4096],
+            buffer: [0; BUFFER],
             start: 0,
             end: 0,
             open: true,

@@ -14,30 +14,38 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    pub(crate) fn from_args(matches: &ArgMatches) -> Result<Self, CliError> {
-        if matches.get_flag("systemd-cgroup") {
-            return Err(CliError::SystemdCgroup);
+    /// `log` is kept by the caller's side of an error too: container engines look for errors there alone.
+    pub(crate) fn from_args(matches: &ArgMatches, log: Log) -> Result<Self, (CliError, Log)> {
+        match state_directory(matches) {
+            Ok(root) => Ok(Self {
+                store: Store::new(root),
+                log,
+            }),
+            Err(error) => Err((error, log)),
         }
-        let root = matches
-            .get_one::<PathBuf>("root")
-            .cloned()
-            .unwrap_or_else(default_root);
-        if root == Path::new("/") || root.as_os_str().is_empty() {
-            return Err(CliError::RootIsRoot);
-        }
-        let format = matches
-            .get_one::<Format>("log-format")
-            .copied()
-            .unwrap_or_default();
-        let file = matches.get_one::<PathBuf>("log");
-        let log = Log::open(file.map(PathBuf::as_path), format, matches.get_flag("debug"))?;
-        // Relative paths change their meaning with the working directory.
-        let root = std::path::absolute(&root).map_err(|source| CliError::Path { path: root, source })?;
-        Ok(Self {
-            store: Store::new(root),
-            log,
-        })
     }
+}
+
+/// The log that the flags ask for.
+pub(crate) fn log(matches: &ArgMatches) -> Result<Log, CliError> {
+    let format = matches.get_one::<Format>("log-format").copied();
+    let file = matches.get_one::<PathBuf>("log").map(PathBuf::as_path);
+    Log::open(file, format.unwrap_or_default(), matches.get_flag("debug"))
+}
+
+fn state_directory(matches: &ArgMatches) -> Result<PathBuf, CliError> {
+    if matches.get_flag("systemd-cgroup") {
+        return Err(CliError::SystemdCgroup);
+    }
+    let root = matches
+        .get_one::<PathBuf>("root")
+        .cloned()
+        .unwrap_or_else(default_root);
+    if root == Path::new("/") || root.as_os_str().is_empty() {
+        return Err(CliError::RootIsRoot);
+    }
+    // Relative paths change their meaning with the working directory.
+    std::path::absolute(&root).map_err(|source| CliError::Path { path: root, source })
 }
 
 pub(super) fn args() -> [Arg; 7] {

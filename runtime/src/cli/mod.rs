@@ -125,23 +125,24 @@ pub(crate) fn main() -> ExitCode {
     let Some(entry) = COMMANDS.iter().find(|entry| entry.name == name) else {
         return ExitCode::FAILURE;
     };
-    let global = match Global::from_args(&matches) {
+    let log = match global::log(&matches) {
+        Ok(log) => log,
+        Err(error) => return failed(entry, &log::Log::default(), &error),
+    };
+    let global = match Global::from_args(&matches, log) {
         Ok(global) => global,
-        Err(error) => {
-            log::Log::default().error(&format!("coracle {name} failed: {}", error.chain()));
-            return ExitCode::from(entry.failure);
-        }
+        Err((error, log)) => return failed(entry, &log, &error),
     };
     global.log.debug(&format!("coracle {name} begins"));
     match prepare(entry).and_then(|()| (entry.run)(&global, args)) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            global
-                .log
-                .error(&format!("coracle {name} failed: {}", error.chain()));
-            ExitCode::from(entry.failure)
-        }
+        Err(error) => failed(entry, &global.log, &error),
     }
+}
+
+fn failed(entry: &Entry, log: &log::Log, error: &CliError) -> ExitCode {
+    log.error(&format!("coracle {} failed: {}", entry.name, error.chain()));
+    ExitCode::from(entry.failure)
 }
 
 fn prepare(entry: &Entry) -> Result<(), CliError> {
