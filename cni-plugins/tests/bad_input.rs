@@ -359,15 +359,17 @@ fn each_wrong_key_is_named() {
                 "{plugin} {change}"
             );
             assert!(!node.rules().contains("elements"), "{plugin} {change}");
-            if ["portmap", "firewall", "tuning"].contains(&plugin) {
-                // Callers stop at a DEL that fails: the plugins before this one would keep what they made.
-                let del = [
-                    ("CNI_COMMAND", "DEL"),
-                    ("CNI_CONTAINERID", "a"),
-                    ("CNI_NETNS", ""),
-                ];
-                assert_eq!(node.ok(plugin, &del, &conf), Value::Null, "{change}");
+            // What was refused can be taken back: callers stop at a DEL that fails, or try it for ever. But an address
+            // manager that is not there may have given one before.
+            if change["ipam"]["type"].is_string() {
+                continue;
             }
+            let del = [
+                ("CNI_COMMAND", "DEL"),
+                ("CNI_CONTAINERID", "a"),
+                ("CNI_NETNS", ""),
+            ];
+            assert_eq!(node.ok(plugin, &del, &conf), Value::Null, "{change}");
         }
         node.uninstall("net");
         // host-local by itself keeps no record of its directory: it changes nothing else on the host.

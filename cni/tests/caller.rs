@@ -15,9 +15,20 @@ fn plugin(dir: &Path, name: &str, script: &str) {
         "#!/bin/sh\nLOG={}\nINPUT=$(cat)\necho \"{name} $CNI_COMMAND $INPUT\" >>$LOG\n{script}\n",
         log.display()
     );
-    let path = dir.join(name);
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program(&dir.join(name), &text);
+}
+
+/// Writes a program. Another process does: a child that another test starts meanwhile would inherit our descriptor, and a
+/// file that is open for writing cannot be executed.
+fn program(path: &Path, text: &str) {
+    let mut install = std::process::Command::new("install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(path)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut install.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    assert!(install.wait().unwrap().success());
 }
 
 /// Gives one more interface than it got.
@@ -225,8 +236,7 @@ fn big_inputs_and_outputs_pass_and_endless_ones_do_not() {
 head -c 1000000 /dev/zero | tr '\0' x >&2
 printf '{"cniVersion":"1.0.0","vendor":"'; head -c 1000000 /dev/zero | tr '\0' x; printf '"}'; cat >/dev/null"#;
     let text = format!("#!/bin/sh\n{body}\n");
-    std::fs::write(dir.path().join("big"), text).unwrap();
-    std::fs::set_permissions(dir.path().join("big"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    program(&dir.path().join("big"), &text);
     let plugins = json!([{"type": "big", "filler": "y".repeat(1_000_000)}]);
     let list = json!({"cniVersion": "1.0.0", "name": "net", "plugins": plugins});
     let list = ConfList::parse(list.to_string().as_bytes()).unwrap();

@@ -28,7 +28,8 @@ use std::net::IpAddr;
 
 /// Detaches the container. What is not there is fine; an empty or missing namespace is too.
 pub(super) fn del(request: &Request) -> Outcome<()> {
-    let plan = Plan::of(request)?;
+    // What ADD refuses must not stop DEL, least of all one that takes back a refused ADD: then all is looked for.
+    let masquerade = Plan::of(request).map_or(true, |plan| plan.masquerade);
     let owner = Owner::of(request);
     let veth = host_end(&owner);
     let disconnected = match &veth {
@@ -36,7 +37,7 @@ pub(super) fn del(request: &Request) -> Outcome<()> {
         _ => Ok(()),
     };
     let freed = Ipam::of(request).and_then(|ipam| ipam.del(request));
-    let rules = if plan.masquerade {
+    let rules = if masquerade {
         forget(request, &owner, freed.as_deref().unwrap_or_default()).map(Some)
     } else {
         Ok(None)

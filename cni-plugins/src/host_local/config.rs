@@ -7,7 +7,7 @@ use coracle_cni_protocol::{Code, Dns, PluginError, Route};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const DATA_DIR: &str = "/var/lib/cni/networks";
 
@@ -40,22 +40,14 @@ impl Plan {
             let text = "ipam: IPAM config missing 'ipam' key, or not an object";
             return Err(PluginError::new(Code::INVALID_CONFIG, text).into());
         }
-        let data_dir: String = of_ipam(request, "dataDir")?;
-        let data_dir = if data_dir.is_empty() {
-            DATA_DIR
-        } else {
-            data_dir.as_str()
-        };
-        if !data_dir.starts_with('/') {
-            return Err(invalid("ipam.dataDir", "must be an absolute path"));
-        }
+        let data_dir = data_dir(request)?;
         let resolv_conf: String = of_ipam(request, "resolvConf")?;
         Ok(Self {
             requested: requested(request)?,
             sets: sets(request)?,
             routes: of_ipam(request, "routes")?,
-            dir: Path::new(data_dir).join(&request.network),
-            data_dir: data_dir.into(),
+            dir: data_dir.join(&request.network),
+            data_dir,
             resolv_conf: Some(resolv_conf)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
@@ -74,6 +66,16 @@ impl Plan {
             )
         })?;
         Ok(parse_resolv_conf(&text))
+    }
+}
+
+/// The directory of the networks' addresses.
+pub(super) fn data_dir(request: &Request) -> Outcome<PathBuf> {
+    let data_dir: String = of_ipam(request, "dataDir")?;
+    match data_dir.as_str() {
+        "" => Ok(DATA_DIR.into()),
+        path if path.starts_with('/') => Ok(path.into()),
+        _ => Err(invalid("ipam.dataDir", "must be an absolute path")),
     }
 }
 

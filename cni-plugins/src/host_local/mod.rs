@@ -91,14 +91,19 @@ pub(crate) fn allocate(request: &Request) -> Outcome<CniResult> {
     }
 }
 
-/// DEL: frees the addresses of the attachment and returns them with their networks.
+/// DEL: frees the addresses of the attachment and returns them with their networks. Only where they are kept counts:
+/// ranges or wishes that ADD refuses do not stop it.
 pub(crate) fn release(request: &Request) -> Outcome<Vec<IpNet>> {
-    let plan = Plan::of(request)?;
-    let Some(store) = Store::open_existing(&plan.dir)? else {
+    let Ok(data_dir) = config::data_dir(request) else {
+        // Such a one was refused before anything was given.
         return Ok(Vec::new());
     };
+    let Some(store) = Store::open_existing(&data_dir.join(&request.network))? else {
+        return Ok(Vec::new());
+    };
+    let sets = Plan::of(request).map(|plan| plan.sets).unwrap_or_default();
     let with_network = |address: IpAddr| {
-        let range = plan.sets.iter().find_map(|set| set.range_of(address))?;
+        let range = sets.iter().find_map(|set| set.range_of(address))?;
         IpNet::new(address, range.subnet.prefix_len()).ok()
     };
     Ok(store

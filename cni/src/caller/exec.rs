@@ -20,7 +20,7 @@ const MOST_OUTPUT: usize = 16 << 20;
 /// How much of standard error is kept for the error.
 const MOST_COMPLAINT: usize = 16 << 10;
 /// A program file is "busy" while somebody writes it: an upgrade in progress (libcni tries as often).
-const BUSY_ATTEMPTS: u32 = 6;
+const BUSY_ATTEMPTS: u32 = 30;
 const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Calling a plugin failed.
