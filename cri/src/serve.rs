@@ -18,7 +18,7 @@ use crate::image_service::Images;
 use crate::import::Import;
 use crate::runtime_service::Runtime;
 
-/// ExecSync returns up to 16 MiB of each stream.
+/// More than any answer has; ExecSync cuts its own to what clients take.
 const LARGEST_MESSAGE: usize = 64 << 20;
 const BACKLOG: i32 = 1024;
 

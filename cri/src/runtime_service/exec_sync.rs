@@ -15,8 +15,9 @@ use crate::daemon::Daemon;
 use crate::pods::{Container, Progress, Shim};
 use crate::shim;
 
-/// Of each stream; what comes after it is dropped, as CRI says.
-const LARGEST_OUTPUT: usize = 16 << 20;
+/// Of both streams together; what comes after it is dropped, as CRI says. Clients take messages of 16 MiB: what is around
+/// the output has to fit in as well.
+const LARGEST_OUTPUT: usize = 16_000_000;
 /// Beyond the command's limit, for the shim to kill it and say so.
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -69,8 +70,10 @@ async fn run(shim: &Shim, exec: &ExecRequest) -> Result<Option<ExecSyncResponse>
         let Some(piece) = piece else {
             return Ok(None);
         };
-        append(&mut response.stdout, &piece.stdout);
-        append(&mut response.stderr, &piece.stderr);
+        let room = room_in(&response);
+        response.stdout.extend_from_slice(cut(&piece.stdout, room));
+        let room = room_in(&response);
+        response.stderr.extend_from_slice(cut(&piece.stderr, room));
         if piece.exited {
             response.exit_code = piece.exit_code;
             return Ok(Some(response));
@@ -94,7 +97,11 @@ fn process(container: &Container, command: Vec<String>) -> Result<Vec<u8>, Failu
     Ok(serde_json::to_vec(&process)?)
 }
 
-fn append(to: &mut Vec<u8>, piece: &[u8]) {
-    let room = LARGEST_OUTPUT.saturating_sub(to.len()).min(piece.len());
-    to.extend_from_slice(&piece[..room]);
+/// How much output may still come.
+fn room_in(response: &ExecSyncResponse) -> usize {
+    LARGEST_OUTPUT.saturating_sub(response.stdout.len() + response.stderr.len())
+}
+
+fn cut(piece: &[u8], room: usize) -> &[u8] {
+    piece.get(..room).unwrap_or(piece)
 }
