@@ -56,7 +56,7 @@ pub(crate) enum PlayError {
     TooLarge { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Manifest { path: PathBuf, source: ManifestError },
-    #[error("{} is not an absolute path", path.display())]
+    #[error("--data {}: not an absolute path", path.display())]
     RelativeData { path: PathBuf },
     #[error("read what this machine is like")]
     Host { source: io::Error },
