@@ -39,7 +39,7 @@ impl<'node> Critest<'node> {
     /// Pushes the images and makes the copy of critest that knows the digest of one of them.
     ///
     /// # Panics
-    /// When an image cannot be made, or critest does not hold the digest it did.
+    /// When an image cannot be made or pushed.
     #[must_use]
     pub fn prepare(node: &'node Node, registry: &Registry<'_>) -> Critest<'node> {
         let digest = images::push_all(node, registry);
