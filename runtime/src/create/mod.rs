@@ -25,6 +25,12 @@
 //! Wherever the child fails it says `Failed` and exits; wherever the parent fails, or drops what it holds, it kills and
 //! collects the child and removes the cgroup. The child dies with its parent until it is ready.
 //!
+//! In a joined PID namespace the processes of other containers see the child from its first moment on, while the host's
+//! files are still its. It is not dumpable, which keeps out all that lack CAP_SYS_PTRACE of the host's user namespace; a
+//! container that has that in a shared PID namespace can take the child over, here as with runc: a procfs can only be
+//! mounted by a process inside, so it has to be there before the root is complete. (An exec has no such time: see
+//! [`crate::exec`].)
+//!
 //! Only when a user namespace is joined, or a new one is combined with joined ones, there is a process in between: it
 //! joins, clones the child as its sibling (`CLONE_PARENT`), says `Cloned` and exits. The child waits for `Go` then too: the
 //! two share their end of the socket, and what it says must not arrive before its maker knows of it.
