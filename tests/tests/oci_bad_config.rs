@@ -88,6 +88,11 @@ const TABLE: &[(&str, &str, &str)] = &[
         r#"[{"path":"/dev/x","type":"c","major":1,"minor":99999999}]"#,
         "linux.devices[0].minor",
     ),
+    (
+        "/linux/devices",
+        r#"[{"path":"/dev/x","type":"c","major":1,"minor":3,"uid":4294967295}]"#,
+        "linux.devices[0].uid",
+    ),
     ("/linux/maskedPaths", r#"["relative"]"#, "linux.maskedPaths[0]"),
     (
         "/linux/readonlyPaths",

@@ -80,14 +80,19 @@ fn from_spec(index: usize, device: &LinuxDevice) -> Result<DevicePlan, PlanError
             "is more than permission bits",
         ));
     }
+    // (uid_t)-1 means "leave it as it is" to chown(2).
+    let owner = |name: &str, id: Option<u32>| match id {
+        Some(u32::MAX) => Err(PlanError::invalid(field(name), u32::MAX, "is not an id")),
+        id => Ok(id.unwrap_or(0)),
+    };
     Ok(DevicePlan {
         path: clean(device.path()),
         kind,
         major: number("major", device.major(), 12)?,
         minor: number("minor", device.minor(), 20)?,
         mode: mode & 0o7777,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
+        uid: owner("uid", device.uid())?,
+        gid: owner("gid", device.gid())?,
     })
 }
 
