@@ -22,6 +22,11 @@ const MOST_COMPLAINT: usize = 16 << 10;
 /// A program file is "busy" while somebody writes it: an upgrade in progress (libcni tries as often).
 const BUSY_ATTEMPTS: u32 = 30;
 const BUSY_PAUSE: Duration = Duration::from_millis(200);
+/// How long a plugin that was killed may take to leave.
+const LEAVE: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
 
 /// Calling a plugin failed.
 #[derive(Debug, thiserror::Error)]
@@ -296,19 +301,34 @@ impl From<io::Error> for Failure {
 /// Feeds the child, collects its output and its end; kills it and what it started when that fails.
 fn talk(mut child: Child, input: &[u8], limit: Duration) -> Result<Ended, Failure> {
     let group = Pid::from_child(&child);
-    let talked = exchange(&mut child, input, Instant::now() + limit);
-    if talked.is_err() {
-        // Best effort: it may have ended this moment. `wait` below must not meet a living child.
-        let _ = kill_process_group(group, Signal::KILL);
-        let _ = child.kill();
+    match exchange(&mut child, input, Instant::now() + limit) {
+        Ok((stdout, stderr)) => Ok(Ended {
+            status: child.wait()?,
+            stdout,
+            stderr,
+        }),
+        Err(failure) => {
+            // Best effort: it may have ended this moment.
+            let _ = kill_process_group(group, Signal::KILL);
+            let _ = child.kill();
+            collect(child);
+            Err(failure)
+        }
     }
-    let status = child.wait()?;
-    let (stdout, stderr) = talked?;
-    Ok(Ended {
-        status,
-        stdout,
-        stderr,
-    })
+}
+
+/// What was killed leaves at once, unless the kernel holds it: then a thread waits for it, and not the caller.
+fn collect(mut child: Child) {
+    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+    let ended =
+        pidfd.is_ok_and(|pidfd| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&LEAVE)) == Ok(1));
+    if ended {
+        // It is there to be collected: this cannot fail.
+        let _ = child.wait();
+    } else {
+        // Without a thread it stays a zombie for as long as this process lives.
+        let _ = std::thread::Builder::new().spawn(move || child.wait());
+    }
 }
 
 fn exchange(child: &mut Child, input: &[u8], end: Instant) -> Result<(Vec<u8>, Vec<u8>), Failure> {

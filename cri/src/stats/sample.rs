@@ -137,6 +137,8 @@ fn sample_cpu(daemon: &Daemon) {
 
 /// A container that has ended writes no more: it is looked at once after its end.
 async fn sample_layers(daemon: &Daemon) {
+    // One may have been forgotten while it was measured.
+    lock(&daemon.samples.layers).retain(|id, _| daemon.pods.container(id).is_some());
     for container in daemon.pods.containers() {
         let finished_at =
             container.with_record(|record| record.exit.as_ref().map_or(i64::MAX, |exit| exit.finished_at));

@@ -329,3 +329,49 @@ impl Exec {
         Ok(self.output.recv().await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod_ttrpc;
+    use tokio::net::UnixListener;
+    use ttrpc::r#async::{Server, TtrpcContext};
+    use ttrpc::asynchronous::transport::Listener;
+
+    struct Ended;
+
+    #[async_trait::async_trait]
+    impl pod_ttrpc::Pod for Ended {
+        async fn wait_container(
+            &self,
+            _: &TtrpcContext,
+            request: WaitContainerRequest,
+        ) -> ttrpc::Result<ContainerState> {
+            Ok(ContainerState {
+                id: request.id,
+                exit_code: 7,
+                ..Default::default()
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_broke_is_made_anew_for_the_next_call() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shim.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (client, accepted) = tokio::join!(Client::connect(&path), listener.accept());
+        let client = client.unwrap();
+        drop(accepted.unwrap());
+        let broken = client.wait_container("c").await;
+        assert!(matches!(broken, Err(RpcError::Closed(_))), "{broken:?}");
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut server = Server::new()
+            .add_listener(Listener::new(tokio_stream::once(Ok(Socket::from(socket)))))
+            .register_service(pod_ttrpc::create_pod(Arc::new(Ended)));
+        server.start().await.unwrap();
+        let state = tokio::time::timeout(CHANGE, client.wait_container("c")).await;
+        let state = state.unwrap().unwrap();
+        assert_eq!((state.id.as_str(), state.exit_code), ("c", 7));
+    }
+}
