@@ -6,7 +6,9 @@
 
 use oci_spec::runtime::{Capability, Process, Spec};
 use serde_json::Value;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Why a specification cannot be read.
@@ -44,10 +46,27 @@ pub struct Loaded {
 /// Reads `config.json` in `bundle`.
 pub fn load(bundle: &Path) -> Result<Loaded, SpecError> {
     let path = bundle.join("config.json");
-    match std::fs::read(&path) {
+    match read(&path) {
         Ok(text) => parse(text).map_err(|source| SpecError::Parse { path, source }),
         Err(source) => Err(SpecError::Read { path, source }),
     }
+}
+
+/// Reads a regular file: to read anything else can take for ever.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ));
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Reads the `process` of an additional process from a file of its own (`exec --process`).

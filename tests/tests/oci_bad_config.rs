@@ -5,6 +5,7 @@
 use coracle_tests::bundle::Bundle;
 use coracle_tests::program::Said;
 use serde_json::{Value, json};
+use std::process::Command;
 
 /// A change of the specification at a JSON pointer, and what the error must name.
 const TABLE: &[(&str, &str, &str)] = &[
@@ -184,6 +185,12 @@ fn a_file_that_is_no_specification_is_named() {
     let mut command = bundle.coracle(&["run", &bundle.id]);
     std::fs::remove_file(bundle.path("config.json")).unwrap();
     assert!(Said::by(&mut command).err.contains("config.json"));
+    // Nothing would ever come out of it.
+    let made = Command::new("mkfifo").arg(bundle.path("config.json")).status();
+    assert!(made.unwrap().success());
+    let text = Said::by(&mut command).refused(1);
+    std::fs::remove_file(bundle.path("config.json")).unwrap();
+    assert!(text.contains("config.json: it is not a regular file"), "{text}");
     let output = bundle.say(&["run", "--bundle", "/nowhere", &bundle.id]);
     assert!(output.all().contains("/nowhere"), "{}", output.all());
 }

@@ -103,8 +103,8 @@ pub(super) fn plan(linux: &Linux, by_fd: Vec<(Namespaces, OwnedFd)>) -> Result<N
     // A joined user namespace first: it may be what permits to join the others.
     plan.join.sort_by_key(|join| join.kind != Namespaces::USER);
     if !plan.has(Namespaces::MNT) {
-        let why = "a container without a mount namespace of its own is not supported";
-        return Err(PlanError::invalid("linux.namespaces", "no mount", why));
+        let value = "a container without a mount namespace of its own";
+        return Err(PlanError::invalid("linux.namespaces", value, "is not supported"));
     }
     plan.id_maps = id_maps(linux, &plan)?;
     plan.time_offsets = time_offsets(linux, &plan)?;
@@ -143,12 +143,8 @@ fn id_maps(linux: &Linux, plan: &NamespacePlan) -> Result<Option<IdMaps>, PlanEr
     if !plan.new.contains(Namespaces::USER) {
         let given = !(uid.is_empty() && gid.is_empty());
         if given && !plan.has_user() {
-            let why = "is given, but linux.namespaces lists no user namespace";
-            return Err(PlanError::invalid(
-                "linux.uidMappings",
-                format!("{} entries", uid.len()),
-                why,
-            ));
+            let why = "makes no sense: linux.namespaces lists no user namespace";
+            return Err(PlanError::invalid("linux.uidMappings", "a map of ids", why));
         }
         return Ok(None);
     }
@@ -217,12 +213,8 @@ fn time_offsets(linux: &Linux, plan: &NamespacePlan) -> Result<Option<String>, P
         return Ok(None);
     };
     if !plan.new.contains(Namespaces::TIME) {
-        let why = "is given, but linux.namespaces lists no new time namespace";
-        return Err(PlanError::invalid(
-            "linux.timeOffsets",
-            format!("{} entries", offsets.len()),
-            why,
-        ));
+        let why = "makes no sense: linux.namespaces lists no new time namespace";
+        return Err(PlanError::invalid("linux.timeOffsets", "an offset", why));
     }
     let mut text = String::new();
     for (clock, offset) in offsets {
