@@ -17,7 +17,7 @@ pub(crate) const MESSAGE: &str = "the pod's shim died";
 /// Ends the containers, removes what the shim held, and makes the sandbox NOTREADY. Its network is given back by
 /// StopPodSandbox.
 pub(crate) async fn end_pod(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
-    let _alone = sandbox.lifecycle.write().await;
+    let _alone = sandbox.hold_to_end().await;
     // Somebody stopped the pod while we waited.
     if daemon.pods.sandbox(&sandbox.id).is_none() {
         return;

@@ -213,6 +213,11 @@ async fn find_shim(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, asked: Asked) -
             false
         }
         None => {
+            tracing::warn!(
+                sandbox = sandbox.id,
+                pid = shim.pid,
+                "its shim is silent: kept, and asked again"
+            );
             tokio::spawn(adopt_later(Arc::clone(daemon), Arc::clone(sandbox), shim));
             true
         }

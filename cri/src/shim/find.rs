@@ -10,7 +10,7 @@
 //!   found, and silent
 //! ```
 //!
-//! A silent shim is stopped, or starved, or hangs. It is kept, and asked again in the background: its containers run, and
+//! A silent shim is stopped, or starved, or hangs, or is about to leave. It is kept, and asked again in the background: its containers run, and
 //! a pod is not ended on a guess. Whoever wants the pod's end gets it: StopPodSandbox kills a shim that does not answer.
 
 use std::io;
@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use coracle_shim_api::pod::StateResponse;
-use coracle_shim_api::{Client, ConnectError, RpcError};
+use coracle_shim_api::{Client, ConnectError};
 use rustix::process::Pid;
 
 use super::{SOCKET, ShimError, Started, kill};
@@ -55,10 +55,9 @@ pub(crate) async fn find_again(daemon: &Daemon, id: &str) -> Result<Option<Found
     };
     let state = match client.state().await {
         Ok(state) => Some(state),
-        // It was on its way out.
-        Err(RpcError::Closed(_)) => return Ok(None),
+        // It may also be on its way out: whoever watches its process sees that.
         Err(error) => {
-            tracing::warn!(sandbox = id, %error, "its shim is silent");
+            tracing::info!(sandbox = id, %error, "its shim says nothing");
             None
         }
     };
