@@ -11,6 +11,7 @@ use crate::network::Network;
 use crate::pods::Pods;
 use crate::shim::{self, ShimError};
 use crate::spec::Host;
+use crate::state_lock::StateLock;
 use crate::stats::Samples;
 use crate::steps::{Runner, Trace, TraceError};
 use crate::store::{ContainerRecord, SandboxRecord, Store, StoreError};
@@ -29,6 +30,7 @@ pub(crate) struct Daemon {
     pub(crate) host: Host,
     pub(crate) shim_program: PathBuf,
     pub(crate) samples: Samples,
+    _state_lock: StateLock,
 }
 
 /// Why the daemon cannot start.
@@ -44,6 +46,8 @@ pub(crate) enum StartError {
     Trace(#[from] TraceError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error("{}: another coracled uses this --state", .0.display())]
+    StateTaken(PathBuf),
     #[error("{action} {}: {source}", path.display())]
     Io {
         action: &'static str,
@@ -72,6 +76,7 @@ impl Daemon {
                 source,
             })?;
         }
+        let state_lock = lock_state(&config)?;
         let boot_id = std::fs::read_to_string(&config.boot_id_file).map_err(|source| StartError::Io {
             action: "read",
             path: config.boot_id_file.clone(),
@@ -103,6 +108,7 @@ impl Daemon {
             host,
             shim_program,
             samples: Samples::default(),
+            _state_lock: state_lock,
             config,
         }))
     }
@@ -138,6 +144,15 @@ impl Daemon {
         self.hierarchies.remove_if_empty(&self.shims_cgroup());
         self.hierarchies.remove_if_empty(&self.config.cgroup_root);
     }
+}
+
+fn lock_state(config: &Config) -> Result<StateLock, StartError> {
+    let taken = StateLock::take(&config.state).map_err(|source| StartError::Io {
+        action: "lock",
+        path: config.state.clone(),
+        source,
+    })?;
+    taken.ok_or_else(|| StartError::StateTaken(config.state.clone()))
 }
 
 /// The layers of every container that exists stay, even if its image is removed.

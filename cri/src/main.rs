@@ -27,6 +27,7 @@ mod runtime_service;
 mod serve;
 mod shim;
 mod spec;
+mod state_lock;
 mod stats;
 mod steps;
 mod store;

@@ -1,8 +1,8 @@
 //! The socket: who listens, what is served on it, and when it ends.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_cri::import_v1::image_import_server::ImageImportServer;
@@ -33,6 +33,8 @@ pub(crate) enum ServeError {
     },
     #[error("{}: another program listens there", .0.display())]
     Taken(PathBuf),
+    #[error("listen {}: there is something else than a socket", .0.display())]
+    NoSocket(PathBuf),
     #[error("serve: {0}")]
     Transport(#[from] tonic::transport::Error),
     #[error("install signal handler: {0}")]
@@ -55,16 +57,30 @@ pub(crate) async fn listen(config: &Config) -> Result<UnixListener, ServeError> 
     if coracle_linux::socket::connect(path).is_ok() {
         return Err(ServeError::Taken(path.to_owned()));
     }
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error("remove")(source)),
-        _ => {}
-    }
+    remove_stale(path)?;
     let listener = coracle_linux::socket::listen(path, BACKLOG).map_err(error("listen on"))?;
     // Whoever can connect is root on this node.
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(error("set mode of"))?;
     let listener = std::os::unix::net::UnixListener::from(listener);
     listener.set_nonblocking(true).map_err(error("listen on"))?;
     UnixListener::from_std(listener).map_err(error("listen on"))
+}
+
+/// Takes away the socket of a daemon that is gone; nothing else is ours to remove.
+fn remove_stale(path: &Path) -> Result<(), ServeError> {
+    let error = |action| {
+        move |source| ServeError::Socket {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => std::fs::remove_file(path).map_err(error("remove")),
+        Ok(_) => Err(ServeError::NoSocket(path.to_owned())),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(error("look at")(source)),
+    }
 }
 
 /// Answers until SIGTERM or SIGINT. Pods run on.

@@ -269,28 +269,37 @@ fn after_a_reboot_pods_are_not_ready_and_containers_exited() {
 }
 
 #[test]
-fn a_second_daemon_on_one_root_is_refused() {
+fn a_second_daemon_on_one_root_or_state_is_refused() {
     node::run("second-daemon", |node| {
         let daemon = Daemon::start(node);
-        let mut second = node.command(coracle_integration::programs::ours("coracled"));
-        second
-            .arg("--root")
-            .arg(daemon.root())
-            .arg("--state")
-            .arg(node.folder("other-state"));
-        second.args([
-            "--listen",
-            &format!("unix://{}", node.scratch().join("other.sock").display()),
-        ]);
-        let output = second.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success());
-        assert!(
-            said.contains(daemon.root().to_str().unwrap()),
-            "the error names the folder: {said}"
-        );
+        daemon.import_payload();
+        let cri = daemon.cri();
+        let config = pods::host_network_sandbox("first", &node.folder("logs"));
+        let pod = cri.run(&config);
+        let socket = node.scratch().join("other.sock");
+        let (root, state) = (node.folder("other-root"), node.folder("other-state"));
+        second_is_refused(node, [daemon.root(), &state], &socket, "--root");
+        second_is_refused(node, [&root, daemon.state()], &socket, "--state");
         assert!(daemon.runs());
+        assert_eq!(sandbox_state(&cri, &pod), PodSandboxState::SandboxReady);
+        cri.discard(&pod);
+
+        let precious = node.scratch().join("precious");
+        fs::write(&precious, "a file").unwrap();
+        second_is_refused(node, [&root, &state], &precious, "listen");
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "a file");
     });
+}
+
+/// Starts another daemon on these folders (`--root`, `--state`); it has to say what is wrong, and end.
+fn second_is_refused(node: &Node, [root, state]: [&Path; 2], socket: &Path, named: &str) {
+    let mut second = node.command(coracle_integration::programs::ours("coracled"));
+    second.arg("--root").arg(root).arg("--state").arg(state);
+    second.args(["--listen", &format!("unix://{}", socket.display())]);
+    let output = second.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(said.contains(named), "the error names {named}: {said}");
 }
 
 /// What a power cut does to a pod: its processes, mounts and state folder are gone; so is its network.
