@@ -199,3 +199,26 @@ fn copy_root(from: &Path, to: &Path) {
         .unwrap();
     assert!(done.success());
 }
+
+/// systemd shares every mount of a machine with all that is copied from it. runc's rootless bundle binds all of /sys,
+/// and mounts the cgroups there.
+#[test]
+fn nothing_mounted_on_a_volume_reaches_a_host_that_shares_its_mounts() {
+    let bundle = Bundle::new("true");
+    let script = r#"
+mount --make-rshared /
+runc spec --rootless || exit 1
+sed -i 's/"terminal": true/"terminal": false/; s/^\([[:space:]]*\)"sh"$/\1"sh", "-c", "exit 3"/' config.json
+cat /proc/self/mountinfo >before
+"$CORACLE" --root "$PWD/state" run "$ID"; echo "run code $?"
+diff before /proc/self/mountinfo && echo "the same mounts"
+"#;
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .current_dir(bundle.path(""))
+        .env("CORACLE", program::path("coracle"))
+        .env("ID", &bundle.id);
+    let said = program::Said::by(&mut command);
+    assert_eq!(said.out, "run code 3\nthe same mounts\n", "{said:?}");
+}

@@ -7,6 +7,7 @@ use crate::plan::{MountKind, MountPlan, Plan, RootSource};
 use coracle_linux::mount::{Change, Detached, Propagation};
 use rustix::fs::CWD;
 use rustix::thread::{self, CapabilitySet};
+use std::io;
 
 /// Detached copies, one place per mount of the plan.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ fn root(plan: &Plan) -> Result<Option<Detached>, RootfsError> {
         source,
     };
     let clone = Detached::recursive_clone_of(CWD, path).map_err(failed)?;
+    cut_off(&clone).map_err(failed)?;
     clone
         .change(&Change {
             propagation: Some(Propagation::Private),
@@ -65,9 +67,24 @@ fn bind(mount: &MountPlan) -> Result<Option<Detached>, RootfsError> {
     } else {
         Detached::clone_of(CWD, path)
     };
-    clone.map(Some).map_err(|source| RootfsError::OpenSource {
+    let wrong = |source| RootfsError::OpenSource {
         destination: mount.destination.clone(),
         path: path.clone(),
         source,
+    };
+    let clone = clone.map_err(wrong)?;
+    if mount.propagation.is_none() {
+        cut_off(&clone).map_err(wrong)?;
+    }
+    Ok(Some(clone))
+}
+
+/// A copy of a shared mount (and systemd shares all of them) is a peer of the host's: what is mounted on it in the
+/// container, as the cgroups are on a bound `/sys`, would appear on the host. It follows the host, as every bind mount
+/// does whose propagation is not given.
+fn cut_off(clone: &Detached) -> io::Result<()> {
+    clone.change_all(&Change {
+        propagation: Some(Propagation::Slave),
+        ..Change::default()
     })
 }
