@@ -179,12 +179,14 @@ impl Config {
             return Err(ConfigError::Listen(self.listen.clone()));
         }
         let absolute = [
-            ("root", &self.root),
-            ("state", &self.state),
-            ("cni_conf_dir", &self.cni_conf_dir),
-            ("cni_bin_dir", &self.cni_bin_dir),
+            ("root", Some(&self.root)),
+            ("state", Some(&self.state)),
+            ("cni_conf_dir", Some(&self.cni_conf_dir)),
+            ("cni_bin_dir", Some(&self.cni_bin_dir)),
+            ("registry_config_dir", Some(&self.registry_config_dir)),
+            ("shim", self.shim.as_ref()),
         ];
-        for (key, path) in absolute {
+        for (key, path) in absolute.into_iter().filter_map(|(key, path)| Some((key, path?))) {
             if !path.is_absolute() {
                 return Err(ConfigError::Relative {
                     key,
@@ -192,11 +194,8 @@ impl Config {
                 });
             }
         }
-        let named = self.cgroup_root.len() > 1 && !self.cgroup_root.ends_with('/');
-        if !self.cgroup_root.starts_with('/')
-            || !named
-            || self.cgroup_root.split('/').any(|name| name == "..")
-        {
+        let names = self.cgroup_root.strip_prefix('/');
+        if !names.is_some_and(|names| names.split('/').all(|name| !["", ".", ".."].contains(&name))) {
             return Err(ConfigError::CgroupRoot(self.cgroup_root.clone()));
         }
         if self.stats_period_s == 0 {
@@ -239,6 +238,14 @@ mod tests {
             ("listen = \"tcp://127.0.0.1:1\"", "only unix:///PATH"),
             ("cgroup_root = \"coracle\"", "cgroup_root"),
             ("cgroup_root = \"/a/../b\"", "cgroup_root"),
+            ("cgroup_root = \"/a//b\"", "cgroup_root"),
+            ("cgroup_root = \"/\"", "cgroup_root"),
+            ("cgroup_root = \"/a/\"", "cgroup_root"),
+            ("registry_config_dir = \"certs.d\"", "registry_config_dir"),
+            (
+                "shim = \"coracle-shim\"",
+                "shim coracle-shim: not an absolute path",
+            ),
             ("stats_period_s = 0", "stats_period_s"),
             ("unset_seccomp_profile = \"none\"", "unset_seccomp_profile"),
         ];
