@@ -323,8 +323,10 @@ fn nothing_of_the_hosts_tree_is_left_in_sight() {
 
 /// A node of its own whose mounts are shared, as on a systemd host.
 fn shared_node(script: &str) -> Command {
+    // Private first: a machine that shares its mounts, as systemd sets it up, would see them.
+    let script = format!("mount --make-rshared /\n{script}");
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "shared", "sh", "-ec", script]);
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", &script]);
     command
 }
 
