@@ -263,9 +263,10 @@ mod tests {
             hierarchies.remove(&cgroup).unwrap();
             return;
         }
-        let script = "trap '' TERM; while :; do sleep 1; done";
+        // It starts nothing, so that nothing stays behind outside the cgroup.
         let mut child = std::process::Command::new("sh")
-            .args(["-c", script])
+            .args(["-c", "trap '' TERM; read never"])
+            .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         let freezer = hierarchies

@@ -69,7 +69,11 @@ impl Daemon {
     pub(crate) fn open(config: Config) -> Result<Arc<Daemon>, StartError> {
         let shim_program = shim::find_program(&config)?;
         let store = Store::open(&config.root)?;
-        for path in [config.root.join("containers"), config.state.join("pods")] {
+        for path in [
+            config.root.join("containers"),
+            config.root.join("trash"),
+            config.state.join("pods"),
+        ] {
             std::fs::create_dir_all(&path).map_err(|source| StartError::Io {
                 action: "create",
                 path: path.clone(),

@@ -284,8 +284,11 @@ async fn not_ready(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
 
 /// Directories that no record speaks of: a power cut can have taken the record of a container that was being made.
 async fn remove_orphans(daemon: &Arc<Daemon>) {
-    let trash = daemon.trash_directory();
-    tokio::task::spawn_blocking(move || std::fs::remove_dir_all(trash));
+    // What is in it, and not the folder: a RemoveContainer may be about to move something there.
+    for name in names_in(&daemon.trash_directory()) {
+        let path = daemon.trash_directory().join(name);
+        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path));
+    }
     for id in names_in(&daemon.config.root.join("containers")) {
         if daemon.pods.container(&id).is_none() {
             tracing::info!(container = id, "removing a writable layer that has no record");

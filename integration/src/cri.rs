@@ -26,7 +26,7 @@ pub mod import {
 }
 
 /// No request of ours takes longer; a pull of a test's image neither.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// A connection to a CRI server. Requests wait for their answer.
 #[derive(Debug)]
@@ -198,11 +198,26 @@ fn bounded<T>(message: T) -> Request<T> {
     request
 }
 
-/// A socket's path may be longer than an address can be (108 bytes, unix(7)), so it is reached through a short link.
-/// (Not through /proc/self: a node's procfs does not know the test's own process.)
-async fn open(path: PathBuf) -> std::io::Result<TokioIo<UnixStream>> {
-    let folder = tempfile::tempdir()?;
-    let short = folder.path().join("s");
-    std::os::unix::fs::symlink(path, &short)?;
-    UnixStream::connect(short).await.map(TokioIo::new)
+/// Whether somebody listens on a socket: that its file is there says nothing.
+#[must_use]
+pub fn listens(socket: &Path) -> bool {
+    let connect = |short: &Path| std::os::unix::net::UnixStream::connect(short);
+    short(socket).is_ok_and(|folder| connect(&folder.path().join(LINK)).is_ok())
 }
+
+async fn open(path: PathBuf) -> std::io::Result<TokioIo<UnixStream>> {
+    let folder = short(&path)?;
+    UnixStream::connect(folder.path().join(LINK))
+        .await
+        .map(TokioIo::new)
+}
+
+/// A socket's path may be longer than an address can be (108 bytes, unix(7)), so it is reached through a link in a folder
+/// with a short path. (Not through /proc/self: a node's procfs does not know the test's own process.)
+fn short(socket: &Path) -> std::io::Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new().tempdir_in("/tmp")?;
+    std::os::unix::fs::symlink(socket, folder.path().join(LINK))?;
+    Ok(folder)
+}
+
+const LINK: &str = "s";

@@ -35,7 +35,7 @@ impl<'node> Crictl<'node> {
             "--image-endpoint",
             &self.address,
         ]);
-        command.args(["--timeout", "20s"]).args(words);
+        command.args(["--timeout", "100s"]).args(words);
         command
     }
 

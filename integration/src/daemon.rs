@@ -2,17 +2,19 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cri::Cri;
+use crate::cri::{self, Cri};
 use crate::image::Image;
 use crate::node::Node;
 use crate::{cgroups, programs, wait};
+
+/// Opening the records syncs them, and the disk may be busy with what was built a moment ago.
+const START: Duration = Duration::from_secs(30);
 
 /// The name of the payload image once it is imported.
 pub const PAYLOAD: &str = "localhost/coracle/payload:1";
@@ -66,7 +68,7 @@ impl Settings {
     /// Writes the daemon's files and starts it.
     ///
     /// # Panics
-    /// When it does not answer within 5 s.
+    /// When it does not listen within 30 s.
     #[must_use]
     pub fn start<'node>(self, node: &'node Node) -> Daemon<'node> {
         let folder = node.folder("daemon");
@@ -86,7 +88,7 @@ impl<'node> Daemon<'node> {
     /// A daemon with the usual [`Settings`].
     ///
     /// # Panics
-    /// When it does not answer within 5 s.
+    /// When it does not listen within 30 s.
     #[must_use]
     pub fn start(node: &'node Node) -> Daemon<'node> {
         Settings::new(node).start(node)
@@ -202,7 +204,7 @@ impl<'node> Daemon<'node> {
     /// Starts it again on the same folders.
     ///
     /// # Panics
-    /// When it runs already, or does not answer within 5 s.
+    /// When it runs already, or does not listen within 30 s.
     pub fn restart(&self) {
         self.restart_with(&[]);
     }
@@ -210,7 +212,7 @@ impl<'node> Daemon<'node> {
     /// Starts it again, with further words on its command line.
     ///
     /// # Panics
-    /// When it runs already, or does not answer within 5 s.
+    /// When it runs already, or does not listen within 30 s.
     pub fn restart_with(&self, flags: &[&str]) {
         assert!(self.child.borrow().is_none(), "the daemon runs already");
         let log = fs::File::options()
@@ -236,12 +238,9 @@ impl<'node> Daemon<'node> {
         for (flag, folder) in self.folders() {
             command.arg(flag).arg(folder);
         }
-        // A dead daemon's socket file says nothing about the new one.
-        let _ = fs::remove_file(self.socket());
         *self.child.borrow_mut() = Some(command.spawn().expect("start coracled"));
-        let listening = || fs::metadata(self.socket()).is_ok_and(|file| file.file_type().is_socket());
-        let up = wait::until(wait::SOON, || {
-            if listening() || !self.runs() {
+        let up = wait::until(START, || {
+            if cri::listens(&self.socket()) || !self.runs() {
                 Ok(())
             } else {
                 Err(())

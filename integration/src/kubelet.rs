@@ -30,7 +30,7 @@ impl<'node> Kubelet<'node> {
     /// Starts it on a CRI socket; its cgroups go below the node's.
     ///
     /// # Panics
-    /// When it is not healthy within 30 s.
+    /// When it is not healthy within a minute.
     #[must_use]
     pub fn start(node: &'node Node, socket: &Path) -> Kubelet<'node> {
         let folder = node.folder("kubelet");
@@ -59,7 +59,7 @@ impl<'node> Kubelet<'node> {
             .spawn()
             .expect("start the kubelet");
         let kubelet = Kubelet { node, folder, child };
-        wait::until_true(Duration::from_secs(30), "the kubelet is healthy", || {
+        wait::until_true(wait::START, "the kubelet is healthy", || {
             kubelet
                 .get(&format!("http://127.0.0.1:{HEALTHZ_PORT}/healthz"))
                 .is_ok_and(|said| said == "ok")
@@ -191,7 +191,7 @@ impl<'node> Kubelet<'node> {
 
     fn curl(&self, words: &[&str]) -> Result<String, String> {
         let mut curl = self.node.command("curl");
-        curl.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "20"])
+        curl.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60"])
             .args(words);
         let output = programs::output_of(&mut curl);
         if output.status.success() {

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::cri::{self, Cri};
+use crate::daemon::Daemon;
 use crate::node::Node;
 use crate::{cgroups, wait};
 
@@ -17,7 +19,20 @@ use crate::{cgroups, wait};
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     facts: BTreeMap<Kind, BTreeSet<String>>,
-    watched: Vec<PathBuf>,
+    watched: Watched,
+}
+
+/// Where files and records of pods may be.
+#[derive(Clone, Debug, Default)]
+struct Watched {
+    folders: Vec<PathBuf>,
+    /// Below one of `folders`, and no pod's business: the images stay.
+    except: Option<PathBuf>,
+    /// Looked at as a whole.
+    more: Vec<PathBuf>,
+    logs: Option<PathBuf>,
+    /// Of a daemon that is asked for its pods and containers.
+    socket: Option<PathBuf>,
 }
 
 /// What a fact is about.
@@ -43,6 +58,8 @@ pub enum Kind {
     Process,
     /// A file or directory below what is watched.
     File,
+    /// A pod or container that a daemon knows.
+    Record,
 }
 
 impl Kind {
@@ -62,17 +79,46 @@ impl Snapshot {
     /// When something cannot be looked at.
     #[must_use]
     pub fn take(node: &Node) -> Snapshot {
-        Snapshot::take_with_files(node, &[])
+        Snapshot::of(
+            node,
+            Watched {
+                folders: own_folders().to_vec(),
+                ..Watched::default()
+            },
+        )
     }
 
-    /// As [`Snapshot::take`], with the files below these folders too: a daemon's `--root` and `--state`, for example.
+    /// As [`Snapshot::take`], with what a daemon has of pods and containers: its records, and the files below its `--root`
+    /// (without the images), below its `--state` and in the test's folder for logs.
     ///
     /// # Panics
     /// When something cannot be looked at.
     #[must_use]
-    pub fn take_with_files(node: &Node, folders: &[&Path]) -> Snapshot {
-        let mut watched: Vec<PathBuf> = ["/run", "/var/lib", "/var/log"].map(PathBuf::from).to_vec();
-        watched.extend(folders.iter().map(|folder| folder.to_path_buf()));
+    pub fn take_with_daemon(node: &Node, daemon: &Daemon<'_>) -> Snapshot {
+        Snapshot::take_with_files(node, daemon, &[])
+    }
+
+    /// As [`Snapshot::take_with_daemon`], with the files below these folders too.
+    ///
+    /// # Panics
+    /// When something cannot be looked at.
+    #[must_use]
+    pub fn take_with_files(node: &Node, daemon: &Daemon<'_>, folders: &[&Path]) -> Snapshot {
+        let mut watched = own_folders().to_vec();
+        watched.extend([daemon.root(), daemon.state()].map(Path::to_path_buf));
+        Snapshot::of(
+            node,
+            Watched {
+                folders: watched,
+                except: Some(daemon.root().join("images")),
+                more: folders.iter().map(|folder| folder.to_path_buf()).collect(),
+                logs: Some(node.folder("logs")),
+                socket: Some(daemon.socket()),
+            },
+        )
+    }
+
+    fn of(node: &Node, watched: Watched) -> Snapshot {
         Snapshot {
             facts: look(node, &watched),
             watched,
@@ -166,7 +212,23 @@ impl fmt::Display for Difference {
     }
 }
 
-fn look(node: &Node, watched: &[PathBuf]) -> BTreeMap<Kind, BTreeSet<String>> {
+/// The folders that every node has for itself.
+fn own_folders() -> [PathBuf; 3] {
+    ["/run", "/var/lib", "/var/log"].map(PathBuf::from)
+}
+
+fn look(node: &Node, watched: &Watched) -> BTreeMap<Kind, BTreeSet<String>> {
+    let mut files = kernel::files(&watched.folders);
+    if let Some(except) = &watched.except {
+        files.retain(|path| !Path::new(path).starts_with(except));
+    }
+    files.extend(kernel::files(&watched.more));
+    files.extend(
+        watched
+            .logs
+            .iter()
+            .flat_map(|folder| kernel::other_than_logs(folder)),
+    );
     BTreeMap::from([
         (Kind::Mount, kernel::mounts()),
         (Kind::NetworkNamespace, kernel::network_namespaces(node)),
@@ -183,6 +245,24 @@ fn look(node: &Node, watched: &[PathBuf]) -> BTreeMap<Kind, BTreeSet<String>> {
                 .collect(),
         ),
         (Kind::Process, kernel::processes(node)),
-        (Kind::File, kernel::files(watched)),
+        (Kind::File, files),
+        (
+            Kind::Record,
+            watched.socket.as_deref().map(records).unwrap_or_default(),
+        ),
     ])
+}
+
+/// What a daemon lists; one that does not run lists nothing.
+fn records(socket: &Path) -> BTreeSet<String> {
+    if !cri::listens(socket) {
+        return BTreeSet::new();
+    }
+    let cri = Cri::connect(socket);
+    let pods = cri.list_pod_sandbox(Default::default()).expect("ListPodSandbox");
+    let containers = cri.list_containers(Default::default()).expect("ListContainers");
+    let pods = pods.items.into_iter().map(|pod| format!("pod {}", pod.id));
+    let containers = containers.containers.into_iter();
+    pods.chain(containers.map(|container| format!("container {}", container.id)))
+        .collect()
 }

@@ -16,7 +16,6 @@ use std::io::{BufRead, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -30,7 +29,7 @@ use nix::unistd::{Pid, geteuid};
 use crate::{cgroups, programs, wait};
 
 /// How long a test may take that says nothing else.
-const USUAL: Duration = Duration::from_secs(240);
+const USUAL: Duration = Duration::from_secs(600);
 
 /// Where the system's programs are, whatever the caller's environment says.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -175,33 +174,39 @@ impl Node {
     /// When the node's procfs cannot be read.
     #[must_use]
     pub fn processes(&self) -> Vec<Process> {
+        // What keeps it waiting has its command line until it has become `sleep`.
+        let keeper = Process::read(1).expect("the node's PID 1").command;
         let mut found: Vec<Process> = fs::read_dir("/proc")
             .expect("the node's procfs")
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter_map(Process::read)
-            .filter(|process| process.pid != 1 && process.command != ["sleep", "infinity"])
+            .filter(|process| process.command != keeper && process.command != ["sleep", "infinity"])
             .collect();
         found.sort_by_key(|process| process.pid);
         found
     }
 
-    /// The pid of the one process whose command line holds all of `words`.
+    /// The pid of the one process whose command line holds all of `words`. A child has its parent's until its execve(2),
+    /// so this waits until there is one.
     ///
     /// # Panics
     /// When there is none or more than one.
     #[must_use]
     pub fn pid_of(&self, words: &[&str]) -> u32 {
-        let all = self.processes();
-        let mut matching = all.iter().filter(|process| {
-            words
-                .iter()
-                .all(|word| process.command.iter().any(|argument| argument.contains(word)))
+        let is_it = |process: &&Process| {
+            let has = |word: &&str| process.command.iter().any(|argument| argument.contains(*word));
+            process.state != 'Z' && words.iter().all(has)
+        };
+        let found = wait::until(wait::SOON, || {
+            let all = self.processes();
+            let mut matching = all.iter().filter(is_it);
+            match (matching.next(), matching.next()) {
+                (Some(one), None) => Ok(one.pid),
+                _ => Err(all),
+            }
         });
-        match (matching.next(), matching.next()) {
-            (Some(one), None) => one.pid,
-            _ => panic!("not one process with {words:?} among {all:#?}"),
-        }
+        found.unwrap_or_else(|all| panic!("not one process with {words:?} among {all:#?}"))
     }
 
     /// Starts a thread that lives on the node. (The kernel refuses threads to one whose children go to another PID
@@ -220,8 +225,6 @@ impl Node {
     }
 
     fn enter(scratch: PathBuf) -> Node {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let own_pids = File::open("/proc/thread-self/ns/pid").expect("open the own PID namespace");
         let children = File::open("/proc/thread-self/children").expect("open the list of own children");
         unshare(
@@ -235,7 +238,9 @@ impl Node {
         private_mounts();
         let init = start_init();
         let node_pids = File::open("/proc/1/ns/pid").expect("open the node's PID namespace");
-        let cgroup = format!("/coracle-it-{}-{number}", std::process::id());
+        // As unique as the folder: a pid comes again, and is another's in another container on this machine.
+        let unique = scratch.file_name().expect("the scratch folder's name");
+        let cgroup = format!("/coracle-it-{}", unique.display());
         Node {
             scratch,
             cgroup,

@@ -145,7 +145,7 @@ impl Cri {
         id
     }
 
-    /// ExecSync with a bound of 10 s.
+    /// ExecSync with a bound of a minute.
     ///
     /// # Panics
     /// When it is refused; not when the command fails.
@@ -154,7 +154,7 @@ impl Cri {
         let request = ExecSyncRequest {
             container_id: container.to_owned(),
             cmd: command.iter().map(|word| (*word).to_owned()).collect(),
-            timeout: 10,
+            timeout: 60,
         };
         self.exec_sync(request)
             .unwrap_or_else(|status| panic!("ExecSync {command:?}: {status:?}"))

@@ -22,7 +22,7 @@ impl<'node> Registry<'node> {
     /// Starts an empty registry that speaks plain HTTP.
     ///
     /// # Panics
-    /// When it does not listen within 5 s.
+    /// When it does not listen within a minute.
     #[must_use]
     pub fn start(node: &'node Node) -> Registry<'node> {
         let folder = node.folder("registry");
@@ -40,7 +40,7 @@ impl<'node> Registry<'node> {
             .stderr(log)
             .spawn()
             .expect("start docker-registry");
-        wait::until_true(wait::SOON, "docker-registry listens", || {
+        wait::until_true(wait::START, "docker-registry listens", || {
             TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).is_ok()
         });
         Registry { node, child }

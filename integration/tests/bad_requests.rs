@@ -113,11 +113,12 @@ fn wrong_requests_are_refused_by_name_and_leave_nothing() {
     node::run("bad-requests", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
+        let at_first = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let logs = node.folder("logs");
         let good = pods::sandbox("good", &logs);
         let pod = cri.run(&good);
-        let before = Snapshot::take_with_files(node, &[daemon.state(), daemon.root()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
 
         for (break_it, code, named) in WRONG_PODS {
             let mut config = pods::sandbox("bad", &logs);
@@ -150,6 +151,8 @@ fn wrong_requests_are_refused_by_name_and_leave_nothing() {
                 .is_empty()
         );
         cri.discard(&pod);
+        daemon.uninstall_network();
+        at_first.assert_nothing_left(node);
     });
 }
 
@@ -158,10 +161,11 @@ fn a_container_that_cannot_run_says_why_and_is_not_left() {
     node::run("cannot-start", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
+        let at_first = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("bad", &node.folder("logs"));
         let pod = cri.run(&config);
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let mut container = pods::container("absent", &[]);
         container.command = vec!["/no/such/program".to_owned()];
         let request = CreateContainerRequest {
@@ -180,6 +184,8 @@ fn a_container_that_cannot_run_says_why_and_is_not_left() {
         );
         before.assert_nothing_left(node);
         cri.discard(&pod);
+        daemon.uninstall_network();
+        at_first.assert_nothing_left(node);
     });
 }
 

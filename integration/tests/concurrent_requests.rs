@@ -30,7 +30,7 @@ const ROUNDS: usize = 12;
 fn one_pod_asked_for_twice_at_once_is_one_pod() {
     node::run("twice-at-once", |node| {
         let daemon = Daemon::start(node);
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("twin", &node.folder("logs"));
         let asked: Vec<_> = (0..4)
@@ -54,7 +54,7 @@ fn one_pod_asked_for_twice_at_once_is_one_pod() {
 fn a_request_whose_client_goes_away_is_done_to_its_end() {
     node::run("client-gone", |node| {
         let daemon = Daemon::start(node);
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("abandoned", &node.folder("logs"));
         let request = RunPodSandboxRequest {
@@ -88,7 +88,7 @@ fn start_stop_and_removal_of_one_container_at_once_leave_nothing() {
     node::run("all-at-once", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state(), &daemon.root().join("containers")]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("busy", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -128,7 +128,7 @@ fn a_pod_that_is_removed_while_containers_are_made_leaves_nothing() {
     node::run("removed-meanwhile", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state(), &daemon.root().join("containers")]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         for round in 0..ROUNDS {
             let config = pods::sandbox(&format!("pod{round}"), &node.folder("logs"));
@@ -218,7 +218,7 @@ fn pods_that_share_a_parent_cgroup_leave_it_together() {
     node::run("shared-parent", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let parent = format!("{}/asked/for", node.cgroup());
         let run = |name: &str| {

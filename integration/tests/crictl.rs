@@ -27,10 +27,14 @@ fn crictl_runs_a_pod_from_a_registry() {
         assert!(crictl.run(&["version"]).contains("RuntimeName:  coracle"));
 
         pulled_image_is_listed(&crictl, &reference);
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let pod = crictl.run(&[
             "runp",
-            &write(node, "pod.json", &pod(&node.folder("logs").display().to_string())),
+            &write(
+                node,
+                "pod.json",
+                &pod(&node.folder("logs").join("crictl-pod").display().to_string()),
+            ),
         ]);
         let server = container(node, &crictl, &pod, "server", &reference, &["serve", "8080"]);
         let fetch = ["fetch", "http://localhost:8080/", "--every", "0.1"];
@@ -53,7 +57,7 @@ fn crictl_runs_a_pod_from_a_registry() {
             "curl",
             "-sS",
             "--max-time",
-            "5",
+            "60",
             &format!("http://{address}:8080/"),
         ]);
         assert!(served.contains("hello from crictl-pod"), "{served}");
@@ -96,6 +100,7 @@ fn a_name_on_any_registry_is_served_by_a_mirror() {
         for host in ["registry.example", "_default"] {
             registry.mirror(&daemon.registry_configuration(), host);
         }
+        let before = Snapshot::take_with_daemon(node, &daemon);
         crictl.does(&["pull", "registry.example/library/busy:2"]);
         crictl.does(&["pull", "busy:2"]);
         let images = crictl.json(&["images"]);
@@ -113,6 +118,7 @@ fn a_name_on_any_registry_is_served_by_a_mirror() {
             said.contains("registry.example/library/absent:2"),
             "the error names the image: {said}"
         );
+        before.assert_nothing_left(node);
     });
 }
 

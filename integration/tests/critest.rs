@@ -50,10 +50,7 @@ fn critest_finds_nothing_wrong() {
         let critest = Critest::prepare(node, &registry);
         let daemon = Daemon::start(node);
         registry.mirror(&daemon.registry_configuration(), "_default");
-        let [images, containers, trash] =
-            ["images", "containers", "trash"].map(|name| daemon.root().join(name));
-        let watched = [daemon.state(), &images, &containers, &trash];
-        let before = Snapshot::take_with_files(node, &watched);
+        let before = Snapshot::take_with_files(node, &daemon, &[&daemon.root().join("images")]);
 
         let skipped: Vec<&str> = SKIPPED.iter().map(|(name, ..)| *name).collect();
         let report = critest.run(&daemon.socket(), &skipped);

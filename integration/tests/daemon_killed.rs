@@ -28,7 +28,7 @@ fn a_pod_serves_and_logs_while_the_daemon_is_dead() {
     node::run("daemon-dead", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let mut config = pods::sandbox("serving", &node.folder("logs"));
         config.port_mappings = vec![pods::port(18080, 8080)];
@@ -59,7 +59,7 @@ fn a_pod_serves_and_logs_while_the_daemon_is_dead() {
         fs::write(go.join("now"), "").unwrap();
         let log = node.folder("logs").join("serving/writer.log");
         wait::until_true(
-            Duration::from_secs(30),
+            Duration::from_secs(60),
             "the log is whole while the daemon is dead",
             || fs::read(&log).is_ok_and(|text| text.iter().filter(|byte| **byte == b'\n').count() >= LINES),
         );
@@ -98,7 +98,7 @@ fn an_exit_while_the_daemon_is_dead_is_reported() {
     node::run("exit-unseen", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("short", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -131,7 +131,7 @@ fn a_killed_shim_is_reported_and_leaves_nothing() {
     node::run("shim-killed", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("orphan", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -160,7 +160,7 @@ fn shim_and_daemon_killed_together_leave_no_mount() {
     node::run("both-killed", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("orphan", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -184,7 +184,7 @@ fn mountinfo_grows_by_one_line_a_pod() {
     node::run("one-mount", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         // The first pod may make what all pods share, as the mount that /run/netns is.
         let first = pods::sandbox("first", &node.folder("logs"));
@@ -220,7 +220,7 @@ fn after_a_reboot_pods_are_not_ready_and_containers_exited() {
         settings.configuration = format!("boot_id_file = \"{}\"", boot.display());
         let daemon = settings.start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("old", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -273,6 +273,7 @@ fn a_second_daemon_on_one_root_or_state_is_refused() {
     node::run("second-daemon", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::host_network_sandbox("first", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -283,6 +284,7 @@ fn a_second_daemon_on_one_root_or_state_is_refused() {
         assert!(daemon.runs());
         assert_eq!(sandbox_state(&cri, &pod), PodSandboxState::SandboxReady);
         cri.discard(&pod);
+        before.assert_nothing_left(node);
 
         let precious = node.scratch().join("precious");
         fs::write(&precious, "a file").unwrap();
@@ -311,11 +313,10 @@ fn power_off(node: &Node, state: &Path) {
             node.does(&["sh", "-c", &format!("kill -KILL {} || true", process.pid)]);
         }
     }
-    wait::until_true(wait::SOON, "the pod's processes are gone", || {
-        !node
-            .processes()
-            .iter()
-            .any(|process| process.command[0].contains("payload"))
+    wait::until_true(wait::SOON, "the shims and what they started are gone", || {
+        !node.processes().iter().any(|process| {
+            process.command[0].contains("coracle-shim") || process.command[0].contains("payload")
+        })
     });
     for entry in fs::read_dir("/run/netns").unwrap().flatten() {
         node.does(&["umount", entry.path().to_str().unwrap()]);
@@ -357,7 +358,7 @@ fn answers(node: &Node) {
     wait::until_true(wait::SOON, "the pod answers on its host port", || {
         let mut curl = node.command("curl");
         let answer = curl
-            .args(["-sS", "--max-time", "5", "http://10.88.0.1:18080/"])
+            .args(["-sS", "--max-time", "60", "http://10.88.0.1:18080/"])
             .output()
             .unwrap();
         String::from_utf8_lossy(&answer.stdout).contains("hello")

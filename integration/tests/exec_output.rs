@@ -11,7 +11,7 @@ fn output_beyond_a_message_is_cut_and_the_command_succeeds() {
     node::run("exec-output", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::host_network_sandbox("loud", &node.folder("logs"));
         let pod = cri.run(&config);

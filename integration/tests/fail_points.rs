@@ -35,7 +35,7 @@ const OPERATIONS: &[&str] = &[
 
 #[test]
 fn killed_at_every_step_nothing_is_lost_and_nothing_left() {
-    node::run_for("fail-points", Duration::from_secs(480), |node| {
+    node::run_for("fail-points", Duration::from_secs(1800), |node| {
         let steps = programs::stdout_of(node.command(programs::ours("coracled")).arg("--list-steps"));
         let steps: Vec<&str> = steps.lines().collect();
         for operation in OPERATIONS {
@@ -47,13 +47,7 @@ fn killed_at_every_step_nothing_is_lost_and_nothing_left() {
         }
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        // A first pod makes what stays while a network is in use.
-        live(&daemon, "warm", &node.folder("logs"));
-        // Its link goes with its network namespace, which the kernel takes down in its own time.
-        wait::until_true(wait::SOON, "the first pod's link is gone", || {
-            !node.output(&["ip", "link"]).contains("veth")
-        });
-        let before = Snapshot::take_with_files(node, &[daemon.state(), daemon.root()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let mut unreached = Vec::new();
         for (number, step) in steps.iter().enumerate() {
             for moment in ["before", "after"] {
@@ -66,6 +60,7 @@ fn killed_at_every_step_nothing_is_lost_and_nothing_left() {
                     daemon.restart();
                     unreached.push(point.clone());
                 }
+                daemon.uninstall_network();
                 let difference = wait::until(wait::SOON, || {
                     let difference = before.difference(node);
                     if difference.is_empty() {

@@ -62,7 +62,7 @@ fn a_host_path_that_hangs_does_not_keep_its_pod() {
     node::run("host-path-hangs", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let Some(hung) = Hung::mount(&node.folder("dead")) else {
             eprintln!("skipped: no FUSE here");
             return;
@@ -105,7 +105,7 @@ fn what_a_refused_request_made_is_taken_back_and_what_another_uses_is_not() {
         let daemon = Daemon::start(node);
         daemon.import_payload();
         let data = node.folder("data");
-        let before = Snapshot::take_with_files(node, &[daemon.state(), &data]);
+        let before = Snapshot::take_with_files(node, &daemon, &[&data]);
         let cri = daemon.cri();
 
         let mut refused = pods::sandbox("refused", &data.join("logs"));

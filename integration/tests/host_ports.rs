@@ -26,7 +26,7 @@ fn a_host_port_is_reached_from_here_and_from_another_host() {
     node::run("host-ports", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         make_other_host(node);
         let cri = daemon.cri();
         let mut config = pods::sandbox("port", &node.folder("logs"));
@@ -110,5 +110,5 @@ fn answers(address: &str, curl: impl Fn() -> Command) {
 
 fn get(address: &str, curl: &mut Command) -> std::process::Output {
     let url = format!("http://{address}:18080/");
-    curl.args(["-gsS", "--max-time", "2", &url]).output().unwrap()
+    curl.args(["-gsS", "--max-time", "5", &url]).output().unwrap()
 }

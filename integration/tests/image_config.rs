@@ -26,7 +26,7 @@ const BY_STOPSIGNAL: i32 = 138;
 fn an_image_says_how_its_containers_run() {
     node::run("image-config", |node| {
         let daemon = Daemon::start(node);
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let mut archive = Vec::new();
         image().write(&mut archive).unwrap();

@@ -20,7 +20,7 @@ fn lists_keep_what_the_filter_names() {
     node::run("list-filters", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let mut configs = ["one", "two"].map(|name| pods::host_network_sandbox(name, &node.folder("logs")));
         for (config, tier) in configs.iter_mut().zip(["front", "back"]) {

@@ -22,7 +22,7 @@ fn a_log_is_rotated_while_its_container_writes() {
     node::run("log-rotation", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("rotated", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -62,6 +62,8 @@ fn a_log_is_rotated_while_its_container_writes() {
         .unwrap();
         assert_eq!(reopen().unwrap_err().code(), Code::FailedPrecondition);
         cri.discard(&pod);
+        // Who renamed it removes it.
+        fs::remove_file(rotated).unwrap();
         daemon.uninstall_network();
         before.assert_nothing_left(node);
     });

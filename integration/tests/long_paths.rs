@@ -37,7 +37,7 @@ fn a_pod_of_60_layers_runs_below_long_folders() {
             archive.to_str().unwrap(),
         ]);
         assert_eq!(cri.import(&archive).unwrap().len(), 1);
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let config = pods::sandbox("long", &node.folder("logs"));
         let pod = cri.run(&config);
         let container = cri.launch(&pod, &config, &pods::container("c", &["serve", "8080"]));

@@ -34,7 +34,7 @@ fn a_network_that_cannot_be_given_back_is_not_forgotten() {
         let mut settings = Settings::new(node);
         settings.plugins = Some(plugins);
         let daemon = settings.start(node);
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
 
         let config = pods::sandbox("left", &node.folder("logs"));

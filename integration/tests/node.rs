@@ -9,8 +9,9 @@
 use std::fs;
 use std::process::Command;
 
+use coracle_integration::daemon::Daemon;
 use coracle_integration::leak::{Kind, Snapshot};
-use coracle_integration::{cgroups, node, wait};
+use coracle_integration::{cgroups, node, pods, wait};
 
 /// One thing that a program could leave, and the kind under which it must be found.
 const LEAKS: &[(&str, Kind, &str)] = &[
@@ -46,7 +47,11 @@ const LEAKS: &[(&str, Kind, &str)] = &[
         "ip route add 198.51.100.0/24 dev lo table 77",
     ),
     ("table", Kind::Nftables, "nft add table inet left"),
-    ("sysctl", Kind::Sysctl, "echo 1 > /proc/sys/net/ipv4/ip_forward"),
+    (
+        "sysctl",
+        Kind::Sysctl,
+        "at=/proc/sys/net/ipv4/ip_forward; echo $((1 - $(cat $at))) > $at",
+    ),
     (
         "lease",
         Kind::File,
@@ -100,6 +105,47 @@ fn an_element_of_a_set_is_found() {
 }
 
 #[test]
+fn what_a_daemon_keeps_of_a_pod_is_found() {
+    node::run("pod-left", |node| {
+        let daemon = Daemon::start(node);
+        daemon.import_payload();
+        let before = Snapshot::take_with_daemon(node, &daemon);
+        let cri = daemon.cri();
+        let config = pods::host_network_sandbox("left", &node.folder("logs"));
+        let pod = cri.run(&config);
+        let container = cri.launch(&pod, &config, &pods::container("c", &["sleep", "1000"]));
+        fs::write(node.folder("logs/left").join("c.log.tmp"), "").unwrap();
+        let difference = before.difference(node).to_string();
+        let state = daemon.state().join("pods").join(&pod).display().to_string();
+        let layer = daemon
+            .root()
+            .join("containers")
+            .join(&container)
+            .display()
+            .to_string();
+        for wanted in [
+            format!("Record pod {pod}"),
+            format!("Record container {container}"),
+            format!("File {state}"),
+            format!("File {layer}"),
+            format!("File {}", node.folder("logs/left").join("c.log.tmp").display()),
+        ] {
+            assert!(
+                difference.contains(&wanted),
+                "{wanted} is not among\n{difference}"
+            );
+        }
+        assert!(
+            !difference.contains("c.log\n"),
+            "a container's log is the client's: {difference}"
+        );
+        cri.discard(&pod);
+        fs::remove_file(node.folder("logs/left").join("c.log.tmp")).unwrap();
+        before.assert_nothing_left(node);
+    });
+}
+
+#[test]
 fn what_is_taken_away_is_found() {
     node::run("taken-away", |node| {
         node.does(&["ip", "link", "add", "va", "type", "bridge"]);
@@ -128,11 +174,12 @@ fn a_failed_test_leaves_nothing_on_the_machine() {
                 "left",
                 node.folder("mounted").to_str().unwrap(),
             ]);
-            // A frozen process can neither be ended nor waited for, until something thaws it.
+            // A frozen process can neither be ended nor waited for, until something thaws it. (It may be frozen before its
+            // execve: it must not hold the pipes of our command then.)
             let freezer = format!("/sys/fs/cgroup/freezer{}", node.cgroup());
             if fs::exists(&freezer).unwrap() {
                 node.does(&["sh", "-c", &format!(
-                    "setsid sleep 1000 >/dev/null 2>&1 & echo $! > {freezer}/cgroup.procs; echo FROZEN > {freezer}/freezer.state"
+                    "exec >/dev/null 2>&1; setsid sleep 1000 & echo $! > {freezer}/cgroup.procs; echo FROZEN > {freezer}/freezer.state"
                 )]);
             }
             // Its death must not keep the node.
@@ -169,9 +216,30 @@ fn nodes_do_not_see_each_other() {
             run.iter().all(|name| name == "mount"),
             "only what mount(8) makes for itself: {run:?}"
         );
-        assert_eq!(fs::read_dir("/sys/class/net").unwrap().count(), 1, "lo alone");
-        let thread = node.spawn_thread(|| fs::read_dir("/sys/class/net").unwrap().count());
-        assert_eq!(thread.join().unwrap(), 1);
+        // Tunnel drivers give every namespace a device when the machine has loaded them; a veth or bridge is another's.
+        let links = || -> Vec<String> {
+            let entries = fs::read_dir("/sys/class/net").unwrap();
+            entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        };
+        let own = node.output(&[
+            "unshare",
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            "mount -t sysfs s /sys && ls /sys/class/net",
+        ]);
+        let mut seen = links();
+        seen.sort();
+        assert_eq!(
+            seen,
+            own.split_whitespace().collect::<Vec<_>>(),
+            "what any new namespace has"
+        );
+        let thread = node.spawn_thread(move || links().len());
+        assert_eq!(thread.join().unwrap(), seen.len());
         assert_eq!(
             node.output(&["sh", "-c", "echo $PPID"]).trim(),
             "0",

@@ -20,7 +20,7 @@ fn a_shared_pid_namespace_hides_its_init() {
     node::run("pod-pids", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let mut config = pods::sandbox("shared", &node.folder("logs"));
         share_pids(&mut config);
@@ -84,7 +84,7 @@ fn a_pod_has_the_files_and_limits_kubernetes_gives_it() {
     node::run("pod-files", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let mut config = pods::sandbox("files", &node.folder("logs"));
         config.dns_config = Some(coracle_integration::cri::v1::DnsConfig {
@@ -124,7 +124,7 @@ fn host_namespaces_are_the_nodes() {
     node::run("host-namespaces", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let mut config = pods::host_network_sandbox("host", &node.folder("logs"));
         set_namespaces(&mut config, all_of_the_node());
@@ -151,7 +151,7 @@ fn host_namespaces_are_the_nodes() {
         wait::until_true(wait::SOON, "the server answers on the node's own network", || {
             let mut curl = node.command("curl");
             let answer = curl
-                .args(["-sS", "--max-time", "5", "http://127.0.0.1:18081/"])
+                .args(["-sS", "--max-time", "60", "http://127.0.0.1:18081/"])
                 .output()
                 .unwrap();
             String::from_utf8_lossy(&answer.stdout).contains("hello")
@@ -178,7 +178,7 @@ fn users_of_the_request_apply() {
     node::run("users", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("users", &node.folder("logs"));
         let pod = cri.run(&config);

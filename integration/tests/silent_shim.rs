@@ -9,7 +9,8 @@
 use coracle_integration::cri::Cri;
 use coracle_integration::cri::v1::{
     ContainerState, ContainerStatus, ContainerStatusRequest, ExecSyncRequest, PodSandboxState,
-    PodSandboxStatusRequest, RemovePodSandboxRequest, StopPodSandboxRequest,
+    PodSandboxStatusRequest, RemovePodSandboxRequest, ReopenContainerLogRequest, StopContainerRequest,
+    StopPodSandboxRequest,
 };
 use coracle_integration::daemon::Daemon;
 use coracle_integration::leak::Snapshot;
@@ -22,7 +23,7 @@ fn a_shim_that_is_silent_at_the_start_is_kept_and_found_when_it_answers() {
     node::run("silent-shim-kept", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("slow", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -66,7 +67,7 @@ fn a_pod_whose_shim_stays_silent_can_be_ended() {
     node::run("silent-shim-ended", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("stuck", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -108,13 +109,89 @@ fn a_pod_whose_shim_stays_silent_can_be_ended() {
     });
 }
 
+#[test]
+fn a_stopped_shim_holds_up_no_other_pod_and_goes_on_where_it_was() {
+    node::run("silent-shim-alone", |node| {
+        let daemon = Daemon::start(node);
+        daemon.import_payload();
+        let before = Snapshot::take_with_daemon(node, &daemon);
+        let cri = daemon.cri();
+        let [stuck, free] = ["stuck", "free"].map(|name| pods::sandbox(name, &node.folder("logs")));
+        let [stuck_pod, free_pod] = [&stuck, &free].map(|config| cri.run(config));
+        let serve = |name| pods::container(name, &["serve", "8080"]);
+        let server = cri.launch(&stuck_pod, &stuck, &serve("server"));
+        let victim = cri.launch(&stuck_pod, &stuck, &pods::container("victim", &["sleep", "1000"]));
+        let other = cri.launch(&free_pod, &free, &serve("server"));
+
+        let shim = shim_of(node, &stuck_pod);
+        node.signal(shim, "STOP");
+        let refusals = [
+            in_background(node, &daemon, &server, reopen),
+            in_background(node, &daemon, &victim, stop),
+        ];
+        assert_eq!(cri.exec_output(&other, &["/payload", "echo", "free"]), "free\n");
+        let more = cri.launch(&free_pod, &free, &pods::container("more", &["sleep", "1000"]));
+        stop(&cri, &more).unwrap();
+        assert_eq!(pod_state(&cri, &stuck_pod), PodSandboxState::SandboxReady);
+        assert_eq!(status(&cri, &server).state(), ContainerState::ContainerRunning);
+        for refusal in refusals {
+            let refusal = refusal.join().unwrap().unwrap_err();
+            assert_eq!(refusal.code(), Code::Unavailable, "{refusal:?}");
+            assert!(refusal.message().contains("shim"), "{refusal:?}");
+        }
+
+        node.signal(shim, "CONT");
+        assert_eq!(
+            cri.exec_output(&server, &["/payload", "echo", "again"]),
+            "again\n"
+        );
+        reopen(&cri, &server).unwrap();
+        stop(&cri, &victim).unwrap();
+        assert_eq!(status(&cri, &victim).state(), ContainerState::ContainerExited);
+        let late = cri.launch(&stuck_pod, &stuck, &pods::container("late", &["serve", "8081"]));
+        assert_eq!(cri.exec_output(&late, &["/payload", "echo", "late"]), "late\n");
+        for pod in [&stuck_pod, &free_pod] {
+            cri.discard(pod);
+        }
+        daemon.uninstall_network();
+        before.assert_nothing_left(node);
+    });
+}
+
+type Refusal = std::thread::JoinHandle<Result<(), tonic::Status>>;
+
+fn in_background(
+    node: &Node,
+    daemon: &Daemon<'_>,
+    container: &str,
+    request: fn(&Cri, &str) -> Result<(), tonic::Status>,
+) -> Refusal {
+    let (socket, container) = (daemon.socket(), container.to_owned());
+    node.spawn_thread(move || request(&Cri::connect(&socket), &container))
+}
+
+fn reopen(cri: &Cri, container: &str) -> Result<(), tonic::Status> {
+    let request = ReopenContainerLogRequest {
+        container_id: container.to_owned(),
+    };
+    cri.reopen_container_log(request).map(drop)
+}
+
+fn stop(cri: &Cri, container: &str) -> Result<(), tonic::Status> {
+    let request = StopContainerRequest {
+        container_id: container.to_owned(),
+        timeout: 1,
+    };
+    cri.stop_container(request).map(drop)
+}
+
 /// One of the containers has ended by itself before: its cgroup is still there when the shim dies.
 #[test]
 fn a_killed_shim_leaves_no_cgroup_of_an_ended_container() {
     node::run("shim-killed-late", |node| {
         let daemon = Daemon::start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("late", &node.folder("logs"));
         let pod = cri.run(&config);

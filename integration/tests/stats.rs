@@ -25,7 +25,7 @@ fn stats_follow_what_a_pod_uses() {
         settings.configuration = "stats_period_s = 1".to_owned();
         let daemon = settings.start(node);
         daemon.import_payload();
-        let before = Snapshot::take_with_files(node, &[daemon.state()]);
+        let before = Snapshot::take_with_daemon(node, &daemon);
         let cri = daemon.cri();
         let config = pods::sandbox("used", &node.folder("logs"));
         let pod = cri.run(&config);
@@ -38,15 +38,23 @@ fn stats_follow_what_a_pod_uses() {
             let stats = of_container(&cri, &memory);
             value(stats.memory.unwrap().working_set_bytes) >= 32 * MIB
         });
-        wait::until_true(Duration::from_secs(15), "the written file counts", || {
+        wait::until_true(Duration::from_secs(30), "the written file counts", || {
             let layer = of_container(&cri, &disk).writable_layer;
             value(layer.and_then(|layer| layer.used_bytes)) >= 8 * MIB
         });
 
-        let first = of_pod(&cri, &pod);
         let address = format!("http://{}:8080/log?1000", address(&cri, &pod));
+        let fetch = || {
+            node.command("curl")
+                .args(["-sS", "--max-time", "60", &address])
+                .output()
+        };
+        wait::until_true(wait::SOON, "the server listens", || {
+            fetch().unwrap().status.success()
+        });
+        let first = of_pod(&cri, &pod);
         for _ in 0..20 {
-            node.does(&["curl", "-sS", "--max-time", "5", &address]);
+            assert!(fetch().unwrap().status.success());
         }
         wait::until_true(wait::SOON, "processor time and traffic grow", || {
             let now = of_pod(&cri, &pod);

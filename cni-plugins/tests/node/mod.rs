@@ -12,7 +12,7 @@ use nix::mount::{MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Node {
     /// Settings that networks change, as they were before: a new namespace begins with the values of the first one.
     settings: Vec<(&'static str, String)>,
+    /// What a new namespace has: tunnel drivers that the machine has loaded give each one a device.
+    own_links: Vec<String>,
 }
 
 const SETTINGS: [&str; 3] = [
@@ -55,6 +57,7 @@ pub(crate) fn on_node(test: impl FnOnce(&Node) + Send) {
                 coracle_linux::link::lo_up().unwrap();
                 let node = Node {
                     settings: SETTINGS.map(|name| (name, setting(name))).into(),
+                    own_links: all_links(),
                 };
                 test(&node);
                 node.assert_clean();
@@ -154,12 +157,12 @@ impl Node {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(config.to_string().as_bytes())
-            .unwrap();
+        let input = config.to_string();
+        let written = child.stdin.take().unwrap().write_all(input.as_bytes());
+        // It may end without reading its input: what is wrong with its environment comes first.
+        if let Err(error) = written {
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
+        }
         child
     }
 
@@ -199,14 +202,8 @@ impl Node {
 
     /// Names of the links of this node.
     pub(crate) fn links(&self) -> Vec<String> {
-        let mut socket = Socket::open(Protocol::Route).unwrap();
-        let mut names: Vec<_> = link::list(&mut socket)
-            .unwrap()
-            .into_iter()
-            .map(|link| link.name)
-            .collect();
-        names.retain(|name| name != "lo" && !name.starts_with("up"));
-        names.sort();
+        let mut names = all_links();
+        names.retain(|name| !self.own_links.contains(name) && !name.starts_with("up"));
         names
     }
 
@@ -253,6 +250,15 @@ impl Node {
         }
         assert!(!Path::new("/run/ipam").exists(), "address stores");
     }
+}
+
+/// Names of the links of this thread's namespace.
+fn all_links() -> Vec<String> {
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let links = link::list(&mut socket).unwrap().into_iter();
+    let mut names: Vec<_> = links.map(|link| link.name).collect();
+    names.sort();
+    names
 }
 
 /// A setting below `/proc/sys/net`, which shows the namespace of whoever opens it.

@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
 
@@ -218,6 +219,11 @@ fn decode<R: Record>(key: &str, frame: &[u8]) -> Result<R, StoreError> {
     R::decode(change.value.unwrap_or_default().as_slice()).map_err(decode)
 }
 
+/// How long a lock may still be held by nobody: a child that a killed daemon was just starting has the daemon's descriptors
+/// until its execve(2).
+const LAST_CHILD: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
+
 fn lock_directory(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join("lock");
     let io = |action, source| StoreError::Io {
@@ -231,10 +237,14 @@ fn lock_directory(directory: &Path) -> Result<File, StoreError> {
         .truncate(false)
         .open(&path)
         .map_err(|source| io("open", source))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(directory.to_owned())),
-        Err(errno) => Err(io("lock", errno.into())),
+    let deadline = Instant::now() + LAST_CHILD;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked(directory.to_owned())),
+            Err(errno) => return Err(io("lock", errno.into())),
+        }
     }
 }
 

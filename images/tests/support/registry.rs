@@ -1,6 +1,6 @@
 //! A real registry (docker-registry) on loopback, filled by skopeo.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -39,34 +39,44 @@ impl Registry {
             make_certificate(directory.path());
         }
         std::fs::write(directory.path().join("htpasswd"), HTPASSWD).unwrap();
-        // The port is free a moment before; nothing else here asks for it.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let address = format!("127.0.0.1:{port}");
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: data}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{address}\"{http}}}\n{more}"
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: data}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: \"127.0.0.1:0\"{http}}}\n{more}"
         );
         std::fs::write(directory.path().join("config.yml"), config).unwrap();
+        let log = directory.path().join("log");
         let child = Command::new("docker-registry")
             .args(["serve", "config.yml"])
             .current_dir(directory.path())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .expect("docker-registry is installed");
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while TcpStream::connect(&address).is_err() {
-            assert!(Instant::now() < deadline, "docker-registry does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self {
+        let mut registry = Self {
             child,
             directory,
-            address,
+            address: String::new(),
+        };
+        registry.address = registry.wait_for_address(&log);
+        registry
+    }
+
+    /// The kernel chose the port, so that nobody else can have it; the log tells which.
+    fn wait_for_address(&mut self, log: &Path) -> String {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let said = std::fs::read_to_string(log).unwrap();
+            let after = said.split_once("listening on ").map(|(_, after)| after);
+            let address = after.and_then(|after| after.split_once([',', '"', ' ', '\n']));
+            if let Some((address, _)) = address {
+                return address.to_owned();
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "docker-registry does not listen ({ended:?}): {said}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

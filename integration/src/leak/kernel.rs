@@ -67,6 +67,20 @@ pub(super) fn files(folders: &[PathBuf]) -> BTreeSet<String> {
     found
 }
 
+/// What is in the folder of the pods' logs that nobody asked for. A pod's folder and the `NAME.log` of its containers are
+/// the client's, as CRI has it: the kubelet removes them.
+pub(super) fn other_than_logs(folder: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for pod in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if pod.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&pod.path(), &mut found);
+        } else {
+            found.insert(pod.path().display().to_string());
+        }
+    }
+    found
+}
+
 /// `path = value` for everything readable below /proc/sys/net that does not change by itself.
 pub(super) fn sysctls() -> BTreeSet<String> {
     let mut paths = BTreeSet::new();

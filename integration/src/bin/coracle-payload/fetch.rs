@@ -1,7 +1,7 @@
 //! `fetch`: one HTTP GET, once or in a loop.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +34,14 @@ pub(crate) fn fetch(url: &str, options: &[&str]) -> io::Result<u8> {
         thread::sleep(Duration::from_secs_f64(every));
     }
     Ok(0)
+}
+
+/// Returns once somebody listens on 127.0.0.1.
+pub(crate) fn wait_for_port(port: u16) -> u8 {
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    0
 }
 
 /// The status line's code and the body.

@@ -25,7 +25,7 @@ const USAGE: &str = "usage: payload VERB
   write-lines N [WIDTH]        N numbered lines of WIDTH bytes
   fill-memory MIB              touch so much memory, then wait
   fill-file PATH MIB           write so much, then wait
-  write PATH TEXT   append PATH TEXT   cat PATH...   ls PATH   wait-for PATH
+  write PATH TEXT   append PATH TEXT   cat PATH...   ls PATH   wait-for PATH   wait-for-port PORT
   id   effective-uid   env   hostname   mounts   open PATH...
   sleep SECONDS   trap SECONDS (ignores SIGTERM)   exit CODE   true
 Several verbs, separated by --, run one after the other until one fails.
@@ -90,6 +90,7 @@ fn run(verb: &[&str]) -> io::Result<u8> {
         ["cat", paths @ ..] => files::cat(paths),
         ["ls", path] => files::list(path),
         ["wait-for", path] => files::wait_for(path),
+        ["wait-for-port", port] => Ok(fetch::wait_for_port(number(port)?)),
         ["open", paths @ ..] => files::open(paths),
         ["id"] => identity::id(),
         ["effective-uid"] => identity::effective_uid(),
