@@ -35,13 +35,18 @@ impl Container {
     /// Lets the first process execute its payload.
     ///
     /// # Errors
-    /// It was started before, or waits for a fifo.
+    /// It was started before, waits for a fifo, or has ended.
     pub fn start(&mut self) -> Result<Starting, StartError> {
         let socket = self.socket.take().ok_or(StartError::NotWaiting)?;
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| StartError::Channel(errno.into()))?;
         epoll::add(&epoll, &socket, EventData::new_u64(0), EventFlags::IN)
             .map_err(|errno| StartError::Channel(errno.into()))?;
-        ToChild::Start.send(socket.as_fd()).map_err(StartError::Channel)?;
+        ToChild::Start
+            .send(socket.as_fd())
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::BrokenPipe => StartError::Ended,
+                _ => StartError::Channel(source),
+            })?;
         let poststart = self.facts.hooks.poststart.clone();
         let state = if poststart.is_empty() {
             Vec::new()

@@ -85,6 +85,9 @@ pub enum StartError {
     /// It was started before, or waits for a fifo.
     #[error("the container does not wait to be started")]
     NotWaiting,
+    /// It was killed while it waited.
+    #[error("the container's first process ended before it was started")]
+    Ended,
     /// The socket to the child.
     #[error("talking to the container's first process")]
     Channel(#[source] io::Error),

@@ -185,7 +185,15 @@ impl Driver {
             Ok(_) => Phase::Running(live),
             Err(_) => Phase::Created(live),
         };
-        let starting = starting.map_err(ContainerError::Start)?;
+        let starting = starting.map_err(|error| match error {
+            // Killed, and its end not yet collected.
+            StartError::Ended => Refused::ContainerState {
+                id: id.into(),
+                is: "ended",
+                wanted: "created",
+            },
+            error => ContainerError::Start(error).into(),
+        })?;
         entry.started_at = Some(SystemTime::now());
         let (making, name) = (self.reaper.making(), id.to_owned());
         self.begin(async move {
