@@ -23,8 +23,9 @@ use coracle_integration::image::{Image, Layer};
 use coracle_integration::programs;
 use serde_json::{Value, json};
 
-/// Booting and running everything takes a tenth of this on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// Booting and running everything takes a fiftieth of this on an idle machine; the clock inside runs on when there is no
+/// time for it outside.
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 #[test]
 fn containers_run_on_debians_6_1_kernel() {
@@ -149,7 +150,7 @@ coracled --root $root --state /run/state --listen unix:///run/coracled.sock >/ru
 export CORACLE_ADDRESS=unix:///run/coracled.sock
 until [ -S /run/coracled.sock ]; do sleep 0.1; done
 coraclectl image import /bundles/image.tar
-timeout 60 coraclectl play --follow /bundles/pod.yaml 2>&1
+timeout 600 coraclectl play --follow /bundles/pod.yaml 2>&1
 echo "code $?"
 cat /run/log
 echo "== end"
