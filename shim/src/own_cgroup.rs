@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coracle_runtime::cgroup::{Cgroup, CgroupError, CgroupPlan, Join, RemovalWait};
 
@@ -61,14 +61,16 @@ pub(crate) fn enter_shared(path: &Path) -> Result<(), OwnCgroupError> {
             source,
         })
     };
-    for _ in 0..100 {
+    let end = Instant::now() + ENTER_PATIENCE;
+    loop {
         match enter() {
-            Err(error) if error.source.is_gone() => {}
+            Err(error) if error.source.is_gone() && Instant::now() < end => {}
             entered => return entered,
         }
     }
-    enter()
 }
+
+const ENTER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes a cgroup without limits, which may exist and be in use.
 pub(crate) fn make(path: &Path) -> Result<Cgroup, OwnCgroupError> {
@@ -137,14 +139,14 @@ mod tests {
                 }
             });
             // A thread enters alone, and leaves by its end.
-            let entered: Vec<_> = (0..200)
+            let entered: Vec<_> = (0..50)
                 .map(|_| thread::scope(|scope| scope.spawn(|| enter_shared(&path)).join().unwrap()))
                 .collect();
             done.store(true, Ordering::Relaxed);
             let failed: Vec<_> = entered.into_iter().filter_map(Result::err).collect();
             assert!(failed.is_empty(), "{failed:?}");
         });
-        let end = std::time::Instant::now() + SWEEP_PATIENCE;
+        let end = Instant::now() + SWEEP_PATIENCE;
         while remove() < directories.len() && std::time::Instant::now() < end {
             thread::sleep(Duration::from_millis(10));
         }
