@@ -384,6 +384,36 @@ fn propagation_follows_the_volume() {
 }
 
 #[test]
+fn beside_a_shared_volume_another_stays_off_the_host() {
+    let mut bundle =
+        Bundle::new("mount -t tmpfs tmpfs /vol/container && mount -t tmpfs tmpfs /other/container");
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.spec["process"]["capabilities"][set]
+            .as_array_mut()
+            .unwrap()
+            .push(json!("CAP_SYS_ADMIN"));
+    }
+    for (name, destination, options) in [
+        ("volume", "/vol", &["rbind", "rshared"][..]),
+        ("other", "/other", &["rbind"]),
+    ] {
+        bundle.volume(name, destination, options);
+    }
+    // Writes config.json.
+    drop(bundle.coracle(&["state"]));
+    let script = format!(
+        "cd {root}; mount -t tmpfs tmpfs volume; mount -t tmpfs tmpfs other; mkdir volume/container other/container
+         {coracle} --root state run {id} 2>&1
+         grep -o -e volume/container -e other/container /proc/self/mountinfo | sort -u",
+        root = bundle.path("").display(),
+        coracle = program::path("coracle").display(),
+        id = bundle.id,
+    );
+    let said = Said::by(&mut shared_node(&script)).all();
+    assert_eq!(said, "volume/container\n");
+}
+
+#[test]
 fn links_of_the_image_lead_nowhere_on_the_host() {
     let mut bundle = Bundle::new("cat /inside/canary/file; readlink /abs /rel");
     let canary = bundle.path("canary");

@@ -74,7 +74,26 @@ pub(super) fn plan(
         }
     }
     plans.extend(detached.into_iter().flatten().map(attach));
+    if plans.iter().any(MountPlan::is_shared) && !root_is_shared(spec) {
+        keep_others_off_the_host(&mut plans);
+    }
     Ok(plans)
+}
+
+fn root_is_shared(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let name = linux.and_then(|linux| linux.rootfs_propagation().as_deref());
+    matches!(name, Some("shared" | "rshared"))
+}
+
+/// Beside a shared volume the container's mounts stay peers of the host's (see `rootfs::root`): a volume whose propagation
+/// is not given follows the host then, as it does everywhere else, and what is mounted on it stays in the container.
+fn keep_others_off_the_host(plans: &mut [MountPlan]) {
+    for plan in plans {
+        if matches!(plan.kind, MountKind::Bind { .. }) && plan.propagation.is_none() {
+            plan.propagation = Some((Propagation::Slave, true));
+        }
+    }
 }
 
 fn attach(mount: DetachedMount) -> MountPlan {
