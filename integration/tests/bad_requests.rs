@@ -9,9 +9,9 @@
 use coracle_integration::cri::Cri;
 use coracle_integration::cri::v1::{
     ContainerConfig, ContainerStatusRequest, CreateContainerRequest, ExecRequest, ExecSyncRequest, ImageSpec,
-    Mount, NamespaceMode, PodSandboxConfig, PodSandboxStatusRequest, PullImageRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
-    StopContainerRequest, StopPodSandboxRequest,
+    Int64Value, LinuxContainerSecurityContext, Mount, NamespaceMode, PodSandboxConfig,
+    PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest,
 };
 use coracle_integration::daemon::Daemon;
 use coracle_integration::leak::Snapshot;
@@ -97,6 +97,16 @@ const WRONG_CONTAINERS: &[Wrong<ContainerConfig>] = &[
         |container| capabilities(container, "NOT_A_CAPABILITY"),
         Code::InvalidArgument,
         "NOT_A_CAPABILITY",
+    ),
+    (
+        |container| security(container).run_as_username = "nobody-we-know".to_owned(),
+        Code::InvalidArgument,
+        "run_as_username",
+    ),
+    (
+        |container| security(container).run_as_group = Some(Int64Value { value: 7 }),
+        Code::InvalidArgument,
+        "run_as_group: \"7\"",
     ),
     (
         |container| {
@@ -299,15 +309,14 @@ fn sysctl(pod: &mut PodSandboxConfig, name: &str) {
 }
 
 fn capabilities(container: &mut ContainerConfig, name: &str) {
-    let security = container
-        .linux
-        .as_mut()
-        .unwrap()
-        .security_context
-        .as_mut()
-        .unwrap();
+    let security = security(container);
     security.capabilities.get_or_insert_default().add_capabilities = vec![name.to_owned()];
     security.namespace_options = Some(pods::namespaces(NamespaceMode::Pod));
+}
+
+fn security(container: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+    let linux = container.linux.as_mut().unwrap();
+    linux.security_context.as_mut().unwrap()
 }
 
 fn image(name: &str) -> ImageSpec {

@@ -58,8 +58,11 @@ pub(crate) enum Failure {
     Unimplemented { rpc: &'static str },
     #[error("image {0:?}: not found")]
     NoImage(String),
-    #[error("user of the container: {0}")]
-    User(#[from] coracle_images::user::UserError),
+    #[error("{field}: {source}")]
+    User {
+        field: &'static str,
+        source: coracle_images::user::UserError,
+    },
     #[error("{action} {}: {source}", path.display())]
     Io {
         action: &'static str,
@@ -114,7 +117,7 @@ fn code(failure: &Failure) -> Code {
         | Failure::Invalid { .. }
         | Failure::InvalidEntry { .. }
         | Failure::Ambiguous { .. }
-        | Failure::User(_) => Code::InvalidArgument,
+        | Failure::User { .. } => Code::InvalidArgument,
         Failure::Plan(PlanError::Unsupported { .. }) => Code::Unimplemented,
         Failure::Plan(_) | Failure::Volume(VolumeError::Propagation { .. }) => Code::InvalidArgument,
         Failure::SandboxNotReady { .. } | Failure::ContainerState { .. } => Code::FailedPrecondition,

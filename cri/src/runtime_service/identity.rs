@@ -10,6 +10,7 @@ use crate::spec::Identity;
 const USER: &str = "config.linux.security_context.run_as_user";
 const USERNAME: &str = "config.linux.security_context.run_as_username";
 const GROUP: &str = "config.linux.security_context.run_as_group";
+const IMAGES_USER: &str = "USER of the image";
 const POLICY: &str = "config.linux.security_context.supplemental_groups_policy";
 const GROUPS: &str = "config.linux.security_context.supplemental_groups";
 
@@ -50,17 +51,27 @@ fn user(store: &Store, image: &Image, security: &LinuxContainerSecurityContext) 
         (Some(_), name) if !name.is_empty() => {
             return Err(invalid(USERNAME, name, "run_as_user is set too"));
         }
-        (Some(uid), _) => return Ok(user::resolve_ids(store, image, number(USER, uid.value)?, group)?),
-        (None, "") if group.is_some() => {
-            return Err(invalid(GROUP, "", "set without run_as_user and run_as_username"));
+        (Some(uid), _) => {
+            let resolved = user::resolve_ids(store, image, number(USER, uid.value)?, group);
+            return resolved.map_err(|source| Failure::User { field: USER, source });
         }
-        (None, "") => user::resolve(store, image, image.user())?,
-        (None, name) => user::resolve(store, image, name)?,
+        (None, "") => match group {
+            Some(group) => {
+                let wants = "set without run_as_user and run_as_username";
+                return Err(invalid(GROUP, &group.to_string(), wants));
+            }
+            None => by_name(store, image, IMAGES_USER, image.user())?,
+        },
+        (None, name) => by_name(store, image, USERNAME, name)?,
     };
     if let Some(group) = group {
         user.gid = group;
     }
     Ok(user)
+}
+
+fn by_name(store: &Store, image: &Image, field: &'static str, name: &str) -> Result<User, Failure> {
+    user::resolve(store, image, name).map_err(|source| Failure::User { field, source })
 }
 
 fn number(field: &'static str, value: i64) -> Result<u32, Failure> {
