@@ -19,7 +19,7 @@ const MANY: usize = 900;
 
 /// Processor time of an ADD, the kernel's work for it included, does not follow the number of pods: what is left to follow
 /// it is the bridge's own look through its ports when one comes.
-const BOUND: f64 = 2.0;
+const BOUND: f64 = 3.0;
 
 /// Attaches pods to a bridge by `bridge` and `portmap` until there are 900, and measures ADD at the beginning and the end.
 pub(crate) fn with_many(node: &Node, options: &Options, report: &mut Report) {
