@@ -46,6 +46,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(20);
 pub(crate) enum ShimError {
     #[error("{PROGRAM}: found neither beside this program nor on PATH; set the key shim")]
     NoProgram,
+    #[error("shim {}: no such program", .0.display())]
+    NoSuchProgram(PathBuf),
     #[error(transparent)]
     Socket(#[from] SocketError),
     #[error("{action} {}: {source}", path.display())]
@@ -63,7 +65,10 @@ pub(crate) enum ShimError {
 /// The shim program: as configured, beside this one, or on PATH.
 pub(crate) fn find_program(config: &Config) -> Result<PathBuf, ShimError> {
     if let Some(program) = &config.shim {
-        return Ok(program.clone());
+        return match program.is_file() {
+            true => Ok(program.clone()),
+            false => Err(ShimError::NoSuchProgram(program.clone())),
+        };
     }
     let beside = std::env::current_exe()
         .ok()
@@ -228,4 +233,22 @@ fn arguments(daemon: &Daemon, id: &str, directory: &Path) -> Vec<CString> {
 /// Paths and ids of ours have no NUL: the system gave us the former, we made the latter.
 fn c_string(bytes: &[u8]) -> CString {
     CString::new(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configured_shim_has_to_be_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config {
+            shim: Some(directory.path().join("shim")),
+            ..Config::default()
+        };
+        let refused = find_program(&config).unwrap_err().to_string();
+        assert!(refused.ends_with("/shim: no such program"), "{refused}");
+        std::fs::write(directory.path().join("shim"), "").unwrap();
+        assert_eq!(Some(find_program(&config).unwrap()), config.shim);
+    }
 }
