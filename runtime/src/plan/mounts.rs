@@ -1,6 +1,6 @@
 //! Mounts of a container, in the order in which they are made.
 
-use super::mount_options::MountOptions;
+use super::mount_options::{MountOptions, propagation};
 use super::{DetachedMount, PlanError};
 use coracle_linux::mount::{Change, Propagation};
 use oci_spec::runtime::{Mount, Spec};
@@ -83,7 +83,7 @@ pub(super) fn plan(
 fn root_is_shared(spec: &Spec) -> bool {
     let linux = spec.linux().as_ref();
     let name = linux.and_then(|linux| linux.rootfs_propagation().as_deref());
-    matches!(name, Some("shared" | "rshared"))
+    matches!(name.and_then(propagation), Some((Propagation::Shared, _)))
 }
 
 /// Beside a shared volume the container's mounts stay peers of the host's (see `rootfs::root`): a volume whose propagation
