@@ -37,7 +37,7 @@ use coracle_cri::runtime_v1::runtime_service_server::RuntimeService;
 use tonic::{Request, Response, Status};
 
 use crate::daemon::Daemon;
-use crate::pods::{Container, Sandbox};
+use crate::pods::{Ambiguous, Container, Sandbox};
 use crate::steps::Operation;
 
 pub(crate) use failure::Failure;
@@ -122,29 +122,24 @@ fn find_sandbox(daemon: &Daemon, id: &str) -> Result<Arc<Sandbox>, Failure> {
 
 /// None: it is not there (any more).
 fn known_container(daemon: &Daemon, id: &str) -> Result<Option<Arc<Container>>, Failure> {
-    if id.is_empty() {
-        return Err(Failure::Missing {
-            field: "container_id",
-        });
-    }
-    let found = daemon.pods.named_container(id);
-    found.map_err(|source| Failure::Ambiguous {
-        field: "container_id",
-        id: id.to_owned(),
-        source,
-    })
+    known("container_id", id, |id| daemon.pods.named_container(id))
 }
 
 /// None: it is not there (any more).
 fn known_sandbox(daemon: &Daemon, id: &str) -> Result<Option<Arc<Sandbox>>, Failure> {
+    known("pod_sandbox_id", id, |id| daemon.pods.named_sandbox(id))
+}
+
+fn known<T>(
+    field: &'static str,
+    id: &str,
+    named: impl FnOnce(&str) -> Result<Option<T>, Ambiguous>,
+) -> Result<Option<T>, Failure> {
     if id.is_empty() {
-        return Err(Failure::Missing {
-            field: "pod_sandbox_id",
-        });
+        return Err(Failure::Missing { field });
     }
-    let found = daemon.pods.named_sandbox(id);
-    found.map_err(|source| Failure::Ambiguous {
-        field: "pod_sandbox_id",
+    named(id).map_err(|source| Failure::Ambiguous {
+        field,
         id: id.to_owned(),
         source,
     })
