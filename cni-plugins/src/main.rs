@@ -5,6 +5,7 @@
 //!  coracle-cni install DIR | uninstall-network NAME [--force] | --version
 //! ```
 
+mod attach;
 mod bridge;
 mod command;
 mod failure;

@@ -9,10 +9,11 @@
 //! that (see [`is_announced`]).
 
 use super::BridgeError;
-use super::container;
+
 use super::host;
 use super::plan::Plan;
-use super::veth;
+
+use crate::attach::{container, veth};
 use crate::failure::Outcome;
 use crate::ipam::Ipam;
 use crate::netns::Netns;

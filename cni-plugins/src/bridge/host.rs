@@ -6,9 +6,9 @@ use crate::failure::Outcome;
 use crate::owner;
 use crate::record::{self, Lock, Record};
 use crate::sysctl;
+use coracle_linux::netlink::Socket;
 use coracle_linux::netlink::route::link::{self, Change, Link, Which};
 use coracle_linux::netlink::route::{address, forwarding};
-use coracle_linux::netlink::{NetlinkError, Socket};
 use ipnet::IpNet;
 use nix::errno::Errno;
 
@@ -135,11 +135,6 @@ fn is_rival(found: &address::Address, wanted: IpNet) -> bool {
         return false;
     };
     found.address.is_ipv4() || network.contains(&wanted.addr()) || wanted.contains(&found.address)
-}
-
-/// Deletes a link of the host; one that is gone is fine.
-pub(super) fn delete_link(name: &str) -> Result<(), NetlinkError> {
-    coracle_linux::link::delete(name)
 }
 
 /// Different on every host and in every boot, so that two bridges of one name on one wire differ.

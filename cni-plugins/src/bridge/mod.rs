@@ -11,11 +11,9 @@
 
 mod add;
 mod check;
-mod container;
 mod del;
 mod host;
-mod plan;
-mod veth;
+pub(crate) mod plan;
 
 use crate::failure::Outcome;
 use crate::ipam::Ipam;

@@ -13,34 +13,34 @@ const LARGEST_MTU: u32 = 65535;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Name of the bridge.
-    pub(super) bridge: String,
+    pub(crate) bridge: String,
     /// The bridge gets the gateway's address.
-    pub(super) gateway: bool,
+    pub(crate) gateway: bool,
     /// The container's default route leads to it.
-    pub(super) default_gateway: bool,
+    pub(crate) default_gateway: bool,
     /// Another address of the bridge gives way.
-    pub(super) force_address: bool,
+    pub(crate) force_address: bool,
     /// Packets that leave the subnet get the host's address.
-    pub(super) masquerade: bool,
+    pub(crate) masquerade: bool,
     /// MTU of bridge and veth; the kernel's default without.
-    pub(super) mtu: Option<u32>,
+    pub(crate) mtu: Option<u32>,
     /// The bridge sends packets back to the port they came from.
-    pub(super) hairpin: bool,
+    pub(crate) hairpin: bool,
     /// The bridge receives all packets.
-    pub(super) promiscuous: bool,
+    pub(crate) promiscuous: bool,
     /// IPv6 addresses are checked for duplicates.
-    pub(super) detect_duplicates: bool,
+    pub(crate) detect_duplicates: bool,
     /// Ports of the bridge do not reach each other.
-    pub(super) isolated: bool,
+    pub(crate) isolated: bool,
     /// MAC address somebody wants for the container.
-    pub(super) mac: Option<Mac>,
+    pub(crate) mac: Option<Mac>,
 }
 
 impl Plan {
     /// Reads and checks the configuration.
-    pub(super) fn of(request: &Request) -> Outcome<Self> {
+    pub(crate) fn of(request: &Request) -> Outcome<Self> {
         refuse_unsupported(request)?;
         let flag = |key: &str| -> Outcome<bool> { Ok(request.config.get(key)?.unwrap_or_default()) };
         let named: String = request.config.get("bridge")?.unwrap_or_default();

@@ -3,11 +3,11 @@
 //! Giving and freeing do not depend on how many addresses are in use: the next free one is looked for from the last
 //! one on, and what a container has stands in a file of its name.
 
-mod config;
+mod plan;
 mod range;
 mod store;
 
-pub(crate) use config::Plan;
+pub(crate) use plan::Plan;
 pub(crate) use range::RangeError;
 pub(crate) use store::{Holder, Store, StoreError};
 
@@ -94,7 +94,7 @@ pub(crate) fn allocate(request: &Request) -> Outcome<CniResult> {
 /// DEL: frees the addresses of the attachment and returns them with their networks. Only where they are kept counts:
 /// ranges or wishes that ADD refuses do not stop it.
 pub(crate) fn release(request: &Request) -> Outcome<Vec<IpNet>> {
-    let Ok(data_dir) = config::data_dir(request) else {
+    let Ok(data_dir) = plan::data_dir(request) else {
         // Such a one was refused before anything was given.
         return Ok(Vec::new());
     };

@@ -1,8 +1,7 @@
 //! The veth pair: made off the bridge, joined to it later.
 
-use super::BridgeError;
-use super::host;
-use super::plan::Plan;
+use crate::bridge::BridgeError;
+use crate::bridge::plan::Plan;
 use crate::failure::Outcome;
 use crate::netns::Netns;
 use crate::owner::Owner;
@@ -19,7 +18,7 @@ const OPERATIONAL_LIMIT: Duration = Duration::from_secs(10);
 const OPERATIONAL_PAUSE: Duration = Duration::from_micros(200);
 
 /// The pair of an attachment.
-pub(super) struct Pair<'a> {
+pub(crate) struct Pair<'a> {
     request: &'a Request,
     plan: &'a Plan,
     netns: &'a Netns,
@@ -30,7 +29,7 @@ pub(super) struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     /// What it is going to be.
-    pub(super) fn of(request: &'a Request, plan: &'a Plan, netns: &'a Netns, bridge: &'a Link) -> Self {
+    pub(crate) fn of(request: &'a Request, plan: &'a Plan, netns: &'a Netns, bridge: &'a Link) -> Self {
         let owner = Owner::of(request);
         Self {
             request,
@@ -44,7 +43,7 @@ impl<'a> Pair<'a> {
 
     /// Makes it with the container's end in place and down, the host end named, up and on no bridge. Returns the MAC
     /// addresses of the host end and of the container's.
-    pub(super) fn make(
+    pub(crate) fn make(
         &self,
         socket: &mut Socket,
         address: Option<IpAddr>,
@@ -70,13 +69,13 @@ impl<'a> Pair<'a> {
             other => other?,
         }
         let name = self.name.clone();
-        undo.push("veth", move || Ok(host::delete_link(&name)?));
+        undo.push("veth", move || Ok(coracle_linux::link::delete(&name)?));
         self.name_and_set_up(socket)?;
         Ok((host_mac, container_mac))
     }
 
     /// Makes the host end a port of the bridge.
-    pub(super) fn join(&self, socket: &mut Socket) -> Outcome<()> {
+    pub(crate) fn join(&self, socket: &mut Socket) -> Outcome<()> {
         let join = Change {
             master: Some(self.bridge.index),
             ..Change::default()
@@ -94,7 +93,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Waits until packets pass: a port joins the bridge as one that forwards, and none is lost after an ADD.
-    pub(super) fn wait_until_operational(&self, socket: &mut Socket) -> Outcome<()> {
+    pub(crate) fn wait_until_operational(&self, socket: &mut Socket) -> Outcome<()> {
         let end = Instant::now() + OPERATIONAL_LIMIT;
         while Instant::now() < end {
             let found = link::find(socket, Which::Name(&self.name))?;
@@ -140,7 +139,7 @@ impl<'a> Pair<'a> {
 }
 
 /// Deletes a host end of ours that its container no longer has: an earlier DEL's child is about to, or an ADD was killed.
-pub(super) fn remove_stale(socket: &mut Socket, name: &str, comment: &str) -> Outcome<()> {
+pub(crate) fn remove_stale(socket: &mut Socket, name: &str, comment: &str) -> Outcome<()> {
     let Some(found) = link::find(socket, Which::Name(name))? else {
         return Ok(());
     };

@@ -1,7 +1,7 @@
 //! The container's side: addresses and routes of the new interface.
 
-use super::BridgeError;
-use super::plan::Plan;
+use crate::bridge::BridgeError;
+use crate::bridge::plan::Plan;
 use crate::failure::Outcome;
 use crate::netns::Netns;
 use crate::sysctl;
@@ -21,7 +21,7 @@ const DUPLICATES_PAUSE: Duration = Duration::from_millis(20);
 /// Gives the interface its addresses, sets it up and adds the routes. `socket` is one of the container's namespace.
 ///
 /// Settings go by netlink where it can carry them: a look-up in `/proc/sys/net` walks the entries of all namespaces.
-pub(super) fn configure(
+pub(crate) fn configure(
     socket: &mut Socket,
     netns: &Netns,
     ifname: &str,
@@ -75,7 +75,7 @@ pub(super) fn configure(
 }
 
 /// Waits until the kernel has looked for duplicates of the addresses: a second or two.
-pub(super) fn wait_for_addresses(socket: &mut Socket, ifname: &str) -> Outcome<()> {
+pub(crate) fn wait_for_addresses(socket: &mut Socket, ifname: &str) -> Outcome<()> {
     let link =
         link::find(socket, Which::Name(ifname))?.ok_or_else(|| BridgeError::Vanished(ifname.to_owned()))?;
     let end = Instant::now() + DUPLICATES_LIMIT;
@@ -140,7 +140,7 @@ fn routes(result: &CniResult, link: u32) -> Vec<Message> {
 const SCOPE_LINK: u8 = 253;
 
 /// Adds a default route for each family that has a gateway, unless the address manager gave one.
-pub(super) fn add_default_routes(result: &mut CniResult) -> Outcome<()> {
+pub(crate) fn add_default_routes(result: &mut CniResult) -> Outcome<()> {
     for v4 in [true, false] {
         let gateway = result
             .ips
