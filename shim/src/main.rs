@@ -2,27 +2,22 @@
 //!
 //! ```text
 //!  main: run from a sealed image -> own cgroup, subreaper -> one thread, one executor:
-//!     server   (server.rs)   calls over the socket on descriptor 3        --Request-->  driver
-//!     driver   (driver.rs)   owns the pod's and the containers' state     --starts-->   tasks: create, log, exec, end
+//!     server   (server/)   calls over the socket on descriptor 3        --Request-->  driver
+//!     driver   (driver/)   owns the pod's and the containers' state     --starts-->   tasks: create, log, exec, end
 //!     reaper   (reaper.rs)   collects orphans
 //! ```
 //! There is exactly one thread, because making a container is a fork of this process.
 
 mod args;
-mod bare_root;
 mod container;
 mod driver;
 mod exec;
-mod init;
-mod log;
-mod netns;
 mod own_cgroup;
 mod pod;
 mod ready;
 mod reaper;
 mod server;
-mod shared_mounts;
-mod sysctl;
+mod streams;
 mod trace;
 
 use std::io;
@@ -43,8 +38,8 @@ use reaper::Reaper;
 use trace::Trace;
 
 fn main() -> ExitCode {
-    if init::is_wanted() {
-        return init::run();
+    if pod::init::is_wanted() {
+        return pod::init::run();
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,10 +17,10 @@ use super::{Driver, Event, Refused, Reply, answer};
 use crate::container::request::{self, Ends, RequestError};
 use crate::container::{Container, ContainerError, Ended, Live, Phase, nanoseconds};
 use crate::exec;
-use crate::log::{Log, LogFile, Output};
 use crate::ready;
 use crate::reaper::Making;
 use crate::server::Connection;
+use crate::streams::log::{Log, LogFile, Output};
 
 impl Driver {
     pub(super) fn create(&mut self, request: CreateContainerRequest, reply: Reply<CreateContainerResponse>) {

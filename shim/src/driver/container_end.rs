@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 
 use super::{Driver, Event, Refused, answer};
 use crate::container::{ContainerError, Live, Phase};
-use crate::log::Log;
 use crate::own_cgroup;
 use crate::pod::PidMode;
+use crate::streams::log::Log;
 
 impl Driver {
     pub(super) fn exited(&mut self, id: &str, exit: Exit) {

@@ -23,7 +23,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::bare_root;
+use super::bare_root;
 use crate::own_cgroup::OwnCgroup;
 use crate::ready;
 

@@ -16,7 +16,7 @@ use coracle_linux::mount::{Attr, Detached, FsContext};
 use coracle_linux::namespace::{self, Namespaces};
 use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::bare_root;
+use super::bare_root;
 
 /// The pod's mount namespace.
 pub(crate) struct SharedMounts {

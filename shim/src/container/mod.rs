@@ -20,10 +20,10 @@ use tokio::sync::oneshot;
 
 use crate::driver::{Refused, Reply};
 use crate::exec::ExecError;
-use crate::log::{Log, LogError};
 use crate::own_cgroup;
 use crate::ready;
 use crate::reaper::Claim;
+use crate::streams::log::{Log, LogError};
 use request::Ends;
 
 /// What can fail about a container that was rightly asked for.
@@ -67,7 +67,7 @@ pub(crate) struct Container {
     pub(crate) failed: Option<(Reply<CreateContainerResponse>, Refused)>,
 }
 
-/// Where a container is in its life; holds what exists then. See the drawing in `driver.rs`.
+/// Where a container is in its life; holds what exists then. See the drawing in `driver/mod.rs`.
 pub(crate) enum Phase {
     Creating {
         reply: Reply<CreateContainerResponse>,

@@ -12,6 +12,12 @@
 //!    init_ready  it cannot be looked into any more
 //! ```
 
+mod bare_root;
+pub(crate) mod init;
+mod netns;
+mod shared_mounts;
+mod sysctl;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -22,13 +28,13 @@ use coracle_linux::netlink::NetlinkError;
 use coracle_runtime::cgroup::{Cgroup, CgroupError};
 use coracle_shim_api::pod::{NamespaceMode, StartPodRequest};
 
-use crate::init::{Init, InitError};
-use crate::netns::{BoundNetns, NetnsError};
 use crate::own_cgroup::{self, OwnCgroup, OwnCgroupError};
 use crate::reaper::{Claim, Reaper};
-use crate::shared_mounts::{SharedMounts, SharedMountsError};
-use crate::sysctl::{self, ApplyError, Sysctl, SysctlError};
 use crate::trace::Trace;
+use init::{Init, InitError};
+use netns::{BoundNetns, NetnsError};
+use shared_mounts::{SharedMounts, SharedMountsError};
+use sysctl::{ApplyError, Sysctl, SysctlError};
 
 /// Which PID namespace the containers have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
