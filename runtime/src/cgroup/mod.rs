@@ -94,7 +94,7 @@ pub enum CgroupError {
     #[error("cgroup {0} is frozen")]
     Frozen(PathBuf),
     /// mkdir(2).
-    #[error("create cgroup {dir}: {source}")]
+    #[error("create cgroup {dir}")]
     Make {
         /// The directory.
         dir: PathBuf,
@@ -102,7 +102,7 @@ pub enum CgroupError {
         source: std::io::Error,
     },
     /// rmdir(2).
-    #[error("remove cgroup {dir}: {source}")]
+    #[error("remove cgroup {dir}")]
     Remove {
         /// The directory.
         dir: PathBuf,
@@ -110,7 +110,7 @@ pub enum CgroupError {
         source: std::io::Error,
     },
     /// A control file cannot be read.
-    #[error("read {file}: {source}")]
+    #[error("read {file}")]
     Read {
         /// The file.
         file: PathBuf,
@@ -118,7 +118,7 @@ pub enum CgroupError {
         source: std::io::Error,
     },
     /// A control file does not take a value.
-    #[error("{field}: write {value:?} to {file}: {source}")]
+    #[error("{field}: write {value:?} to {file}")]
     Write {
         /// Path of the field in the specification.
         field: &'static str,
@@ -142,7 +142,7 @@ pub enum CgroupError {
         taken: String,
     },
     /// The process could not enter one of its cgroups.
-    #[error("join cgroup {file}: {source}")]
+    #[error("join cgroup {file}")]
     Join {
         /// The `tasks` file or directory.
         file: PathBuf,
@@ -150,7 +150,7 @@ pub enum CgroupError {
         source: std::io::Error,
     },
     /// kill(2).
-    #[error("kill process {pid} of cgroup {dir}: {source}")]
+    #[error("kill process {pid} of cgroup {dir}")]
     Kill {
         /// The process.
         pid: i32,
@@ -170,7 +170,15 @@ impl CgroupError {
             | CgroupError::Read { source, .. }
             | CgroupError::Write { source, .. }
             | CgroupError::Join { source, .. } => files::is_gone(source),
-            _ => false,
+            CgroupError::Path { .. }
+            | CgroupError::Value { .. }
+            | CgroupError::NotSupported { .. }
+            | CgroupError::NoController { .. }
+            | CgroupError::NotEmpty(_)
+            | CgroupError::Frozen(_)
+            | CgroupError::Remove { .. }
+            | CgroupError::Clamped { .. }
+            | CgroupError::Kill { .. } => false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `delete`: removes what is left of a container.
 
+use super::error::chain;
 use super::log::Log;
 use super::{CliError, Global};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -49,7 +50,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     global.store.remove(&id)?;
     // Said, but not a failure of the removal (runtime.md: "log a warning").
     if let Err(error) = hooks {
-        global.log.warn(&coracle_runtime::create::chain(&error));
+        global.log.warn(&chain(&error));
     }
     Ok(0)
 }
@@ -86,7 +87,7 @@ pub(super) fn kill(record: &Record) -> Result<(), CliError> {
 
 /// Ends a container that this process made, as `run` does in the end and `create` when it cannot complete.
 pub(super) fn end(container: &Container, log: &Log) {
-    let warn = |error: &dyn std::error::Error| log.warn(&coracle_runtime::create::chain(error));
+    let warn = |error: &(dyn std::error::Error + 'static)| log.warn(&chain(error));
     let _ = pidfd::send_signal(container.pidfd.as_fd(), Signal::KILL);
     let _ = process::wait(container.pidfd.as_fd());
     if let Err(error) = container.cgroup.kill_until_empty(Duration::from_secs(10)) {

@@ -9,6 +9,7 @@ use coracle_runtime::seccomp::SeccompError;
 use coracle_runtime::spec::SpecError;
 use coracle_runtime::state::{RecordError, Status, StoreError};
 use coracle_runtime::{CreateError, PlanError, StartError};
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -99,9 +100,8 @@ pub(crate) enum CliError {
     Print(#[source] io::Error),
 }
 
-impl CliError {
-    /// Its causes, outermost first, as one line.
-    pub(crate) fn chain(&self) -> String {
-        coracle_runtime::create::chain(self)
-    }
+/// An error and its causes, outermost first, as one line: the only form in which a user sees one.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

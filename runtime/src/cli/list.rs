@@ -1,5 +1,6 @@
 //! `list`: all containers of this `--root`.
 
+use super::error::chain;
 use super::{CliError, Global};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use coracle_runtime::ContainerId;
@@ -73,7 +74,7 @@ fn row_or_log(global: &Global, id: &ContainerId) -> Option<Row> {
         Ok(row) => Some(row),
         Err(CliError::Store(StoreError::Missing(_))) => None,
         Err(error) => {
-            global.log.warn(&format!("container {id}: {}", error.chain()));
+            global.log.warn(&format!("container {id}: {}", chain(&error)));
             None
         }
     }

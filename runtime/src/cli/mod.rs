@@ -141,7 +141,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn failed(entry: &Entry, log: &log::Log, error: &CliError) -> ExitCode {
-    log.error(&format!("coracle {} failed: {}", entry.name, error.chain()));
+    log.error(&format!("coracle {} failed: {}", entry.name, error::chain(error)));
     ExitCode::from(entry.failure)
 }
 

@@ -2,7 +2,6 @@
 //!
 //! It is a copy of a process with one thread, so it may do what any program may. It never returns into the maker's code.
 
-use super::chain;
 use super::gate::Closed;
 use super::namespaces::{self, Joined};
 use crate::cgroup::{Cgroup, Join};
@@ -50,7 +49,7 @@ pub(super) fn main(inherited: Inherited<'_>, joined: Option<&Joined>) -> u8 {
     match create(inherited, joined) {
         Ok(created) => created.start(),
         Err(error) => {
-            let _ = FromChild::Failed(chain(&error)).send(socket);
+            let _ = FromChild::Failed(error.chain()).send(socket);
         }
     }
     1
@@ -119,7 +118,7 @@ impl Created<'_> {
         // Without a gate there is nobody to tell.
         if let Ok(opened) = gate.wait() {
             let Err(error) = execute(&plan, &program, &env, pid);
-            opened.fail(&chain(&error));
+            opened.fail(&error.chain());
         }
         // What it owned is closed already (close_all_but), and the process ends here.
         std::mem::forget(plan);

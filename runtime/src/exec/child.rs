@@ -5,7 +5,6 @@
 
 use super::plan::ExecPlan;
 use crate::cgroup::Join;
-use crate::create::chain;
 use crate::identity::{self, IdentityPlan, Prepared};
 use crate::payload::{self, ChildError, FromChild, ToChild, hand_over_listener, step};
 use crate::plan::{ProcessPlan, Stdio};
@@ -86,7 +85,7 @@ fn main(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
     match execute(joined, cgroup, socket) {
         Ok(never) => match never {},
         Err(error) => {
-            let _ = FromChild::Failed(chain(&error)).send(socket);
+            let _ = FromChild::Failed(error.chain()).send(socket);
             255
         }
     }

@@ -64,7 +64,7 @@ pub enum IdentityError {
         reason: &'static str,
     },
     /// The kernel refused a step.
-    #[error("{field}: {what}: {source}")]
+    #[error("{field}: {what}")]
     Refused {
         /// Path of the field that asked for it.
         field: &'static str,

@@ -9,7 +9,6 @@
 //! The one in between is only there when one clone is not enough. It exists for less than a millisecond.
 
 use super::{ChildError, FromChild, step};
-use crate::create::chain;
 use coracle_linux::namespace::Namespaces;
 use coracle_linux::pidfd::{self, Signal};
 use coracle_linux::process::{self, Child, Clone, Exit};
@@ -110,7 +109,7 @@ pub(crate) fn live_between<T>(
         .and_then(|joined| process::clone(&how, || payload(joined)).map_err(step("making the process")));
     let sent = match cloned {
         Ok(Child { pid, pidfd }) => FromChild::Cloned(pid, pidfd).send(socket),
-        Err(error) => FromChild::Failed(chain(&error)).send(socket),
+        Err(error) => FromChild::Failed(error.chain()).send(socket),
     };
     u8::from(sent.is_err())
 }

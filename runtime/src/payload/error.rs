@@ -6,6 +6,7 @@ use crate::hooks::HookError;
 use crate::identity::IdentityError;
 use crate::rootfs::RootfsError;
 use coracle_linux::netlink::NetlinkError;
+use std::error::Error;
 use std::io;
 
 /// Why a process does not get as far as its payload.
@@ -27,6 +28,16 @@ pub(crate) enum ChildError {
     Loopback(#[source] NetlinkError),
     #[error("exec {program:?}")]
     Exec { program: String, source: io::Error },
+}
+
+impl ChildError {
+    /// It and its causes as one line: what is told to the maker, or through the exec fifo to `start`, which cannot be
+    /// given the values themselves.
+    pub(crate) fn chain(&self) -> String {
+        let error: &(dyn Error + 'static) = self;
+        let causes = std::iter::successors(Some(error), |&error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
 }
 
 /// Names a step in the errors of its calls.

@@ -128,7 +128,7 @@ pub enum SeccompError {
     #[error("linux.seccomp: the profile compiles to {0} instructions, the kernel takes 4096")]
     TooLarge(usize),
     /// seccompiler refused a condition.
-    #[error("linux.seccomp.syscalls[{rule}].args: {source}")]
+    #[error("linux.seccomp.syscalls[{rule}].args")]
     Condition {
         /// Index of the rule.
         rule: usize,

@@ -36,7 +36,7 @@ pub struct Listener {
 #[derive(Debug, thiserror::Error)]
 pub enum DeliverError {
     /// No agent there.
-    #[error("linux.seccomp.listenerPath: connect to {path:?}: {source}")]
+    #[error("linux.seccomp.listenerPath: connect to {path}")]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum DeliverError {
         source: std::io::Error,
     },
     /// The agent went away.
-    #[error("linux.seccomp.listenerPath: send to {path:?}: {source}")]
+    #[error("linux.seccomp.listenerPath: send to {path}")]
     Send {
         /// The socket.
         path: PathBuf,
@@ -52,11 +52,11 @@ pub enum DeliverError {
         source: std::io::Error,
     },
     /// The process has ended, or this one may not look into it.
-    #[error("linux.seccomp: take the listener out of the process: {0}")]
-    Take(std::io::Error),
+    #[error("linux.seccomp: take the listener out of the process")]
+    Take(#[source] std::io::Error),
     /// The state cannot be written as JSON.
-    #[error("linux.seccomp: state for the listener: {0}")]
-    Encode(serde_json::Error),
+    #[error("linux.seccomp: state for the listener")]
+    Encode(#[source] serde_json::Error),
 }
 
 /// The message of the specification ("The Container Process State").

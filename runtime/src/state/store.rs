@@ -4,6 +4,7 @@
 use super::Record;
 use crate::plan::ContainerId;
 use rustix::fs::{CWD, FileType, Mode};
+use rustix::io::Errno;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -79,23 +80,22 @@ impl Store {
     /// Takes the name: makes the container's directory.
     pub fn reserve(&self, id: &ContainerId) -> Result<Reservation, StoreError> {
         let dir = self.dir(id);
-        let make = || rustix::fs::mkdir(&dir, Mode::from_raw_mode(0o711));
-        let made = make().or_else(|errno| match errno {
-            rustix::io::Errno::NOENT => {
-                std::fs::create_dir_all(&self.root).map_err(|_| errno)?;
-                rustix::fs::chmod(&self.root, Mode::from_raw_mode(0o711))?;
-                make()
-            }
-            _ => Err(errno),
-        });
+        let failed = |path: &Path, source| StoreError::File {
+            doing: "making",
+            path: path.to_owned(),
+            source,
+        };
+        let mode = Mode::from_raw_mode(0o711);
+        let mut made = rustix::fs::mkdir(&dir, mode);
+        if made == Err(Errno::NOENT) {
+            std::fs::create_dir_all(&self.root).map_err(|error| failed(&self.root, error))?;
+            rustix::fs::chmod(&self.root, mode).map_err(|errno| failed(&self.root, errno.into()))?;
+            made = rustix::fs::mkdir(&dir, mode);
+        }
         match made {
             Ok(()) => Ok(Reservation { dir, kept: false }),
-            Err(rustix::io::Errno::EXIST) => Err(StoreError::Exists(id.clone())),
-            Err(errno) => Err(StoreError::File {
-                doing: "making",
-                path: dir,
-                source: errno.into(),
-            }),
+            Err(Errno::EXIST) => Err(StoreError::Exists(id.clone())),
+            Err(errno) => Err(failed(&dir, errno.into())),
         }
     }
 
