@@ -9,7 +9,7 @@ use crate::cgroup_parents::CgroupParents;
 use crate::config::Config;
 use crate::network::Network;
 use crate::pods::Pods;
-use crate::shim::{self, ShimError};
+use crate::shims::{self, ShimError};
 use crate::spec::Host;
 use crate::state_lock::StateLock;
 use crate::stats::Samples;
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Daemon {
 impl Daemon {
     /// Opens everything; nothing of pods is looked at yet.
     pub(crate) fn open(config: Config) -> Result<Arc<Daemon>, StartError> {
-        let shim_program = shim::find_program(&config)?;
+        let shim_program = shims::find_program(&config)?;
         let store = Store::open(&config.root)?;
         for path in [
             config.root.join("containers"),

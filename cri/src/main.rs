@@ -6,7 +6,7 @@
 //!     steps/ (named steps, undo, spans, fail points) <---------+                  v
 //!        |          |            |            |                            coracle-images
 //!        v          v            v            v
-//!     store/      shim.rs     network.rs   cgroup.rs      spec/ (config.json)   stats/ (figures)
+//!     store/      shims/      network/     cgroup.rs      spec/ (config.json)   stats/ (figures)
 //!     records     shim/api    CNI          last resort
 //! ```
 
@@ -14,24 +14,21 @@ mod cgroup;
 mod cgroup_parents;
 mod config;
 mod daemon;
-mod dead_shim;
 mod host_path;
 mod image_service;
 mod import;
-mod links;
 mod network;
 mod pod_files;
 mod pods;
 mod recover;
 mod runtime_service;
 mod serve;
-mod shim;
+mod shims;
 mod spec;
 mod state_lock;
 mod stats;
 mod steps;
 mod store;
-mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -21,9 +21,9 @@ use tokio::task::JoinHandle;
 use crate::daemon::Daemon;
 use crate::pods::{Container, Progress, Sandbox, Shim};
 use crate::runtime_service::half_done;
-use crate::shim::{Found, ShimError};
+use crate::shims::{self, dead, watch};
+use crate::shims::{Found, ShimError};
 use crate::store::{ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, StoreError};
-use crate::{dead_shim, shim, watch};
 
 /// How a container ended that a reboot took away.
 const LOST: i32 = 255;
@@ -91,7 +91,7 @@ type Asked = JoinHandle<Result<Option<Found>, ShimError>>;
 fn ask_shim(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Option<Asked> {
     let survives = record.boot_id == daemon.boot_id && record.phase() != SandboxPhase::Starting;
     let (daemon, id) = (Arc::clone(daemon), record.id.clone());
-    survives.then(|| tokio::spawn(async move { shim::find_again(&daemon, &id).await }))
+    survives.then(|| tokio::spawn(async move { shims::find_again(&daemon, &id).await }))
 }
 
 async fn recover_sandbox(
@@ -162,11 +162,11 @@ async fn after_reboot(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     for container in daemon.pods.containers_of(&sandbox.id) {
         let removing = container.is_being_removed();
         if container.progress() != Progress::Exited && !removing {
-            dead_shim::record_exit(daemon, &container, LOST, LOST_MESSAGE);
+            dead::record_exit(daemon, &container, LOST, LOST_MESSAGE);
         }
     }
     let mut record = sandbox.record();
-    dead_shim::unbind(&record.netns_path);
+    dead::unbind(&record.netns_path);
     if record.attached {
         match daemon.network.detach(&record).await {
             Ok(()) => record.attached = false,
@@ -200,12 +200,12 @@ async fn find_shim(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, asked: Asked) -
         if sandbox.is_ready() {
             tracing::warn!(sandbox = sandbox.id, "its shim is gone");
         }
-        dead_shim::end_pod(daemon, sandbox).await;
+        dead::end_pod(daemon, sandbox).await;
         return false;
     };
     let shim = started.shim;
     sandbox.set_shim(shim.clone());
-    shim::watch(daemon, sandbox, shim.pid, started.end);
+    shims::watch(daemon, sandbox, shim.pid, started.end);
     let containers = daemon.pods.containers_of(&sandbox.id);
     match state {
         Some(state) => {
@@ -260,7 +260,7 @@ async fn adopt(
                 }
             }
             None if container.progress() == Progress::Exited => {}
-            None => dead_shim::record_exit(daemon, container, dead_shim::KILLED, UNKNOWN_MESSAGE),
+            None => dead::record_exit(daemon, container, dead::KILLED, UNKNOWN_MESSAGE),
         }
     }
     if !state.started {
@@ -301,10 +301,10 @@ async fn remove_orphans(daemon: &Arc<Daemon>) {
             continue;
         }
         let path = daemon.pod_directory(&id);
-        if let Ok(Some(found)) = shim::find_again(daemon, &id).await {
+        if let Ok(Some(found)) = shims::find_again(daemon, &id).await {
             tracing::info!(sandbox = id, "ending a shim that has no record");
-            shim::shut_down(&found.started.shim).await;
-            shim::collect_ended(found.started).await;
+            shims::shut_down(&found.started.shim).await;
+            shims::collect_ended(found.started).await;
         }
         if let Err(error) = std::fs::remove_dir_all(&path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove");

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{ContainerStatsRequest, ContainerStatsResponse};
 
-use super::{Failure, find_container};
+use super::Failure;
+use super::request::find_container;
 use crate::daemon::Daemon;
 use crate::stats;
 

@@ -9,7 +9,8 @@ use coracle_cri::runtime_v1::{
 };
 use serde_json::{Value, json};
 
-use super::{Failure, find_container, list_containers};
+use super::request::find_container;
+use super::{Failure, list_containers};
 use crate::daemon::Daemon;
 use crate::pods::Container;
 use crate::spec;

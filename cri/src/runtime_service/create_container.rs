@@ -15,13 +15,15 @@ use coracle_shim_api::Code;
 use coracle_shim_api::pod::{CreateContainerRequest as ShimRequest, Overlay};
 use tokio::task::JoinHandle;
 
-use super::{Failure, files, find_sandbox, identity, run_pod_sandbox, to_the_end};
+use super::request::{find_sandbox, to_the_end};
+use super::{Failure, files, identity, run_pod_sandbox};
 use crate::daemon::{Daemon, now};
+use crate::host_path;
 use crate::pods::{Container, Progress, Sandbox};
+use crate::shims::{dead, watch};
 use crate::spec::{self, ImageDefaults, Look, Plan, Volume, VolumeError};
 use crate::steps::{Operation, Step};
 use crate::store::{ContainerPhase, ContainerRecord, StoreError};
-use crate::{dead_shim, host_path, watch};
 
 pub(super) const OPERATION: Operation<Work, Failure> = Operation {
     name: "create_container",
@@ -374,7 +376,7 @@ impl Work {
                 Err(error) => tracing::warn!(container = self.record.id, %error, "ending it by cgroup"),
             }
         }
-        dead_shim::end_cgroup(&self.daemon, self.record.cgroup.clone()).await;
+        dead::end_cgroup(&self.daemon, self.record.cgroup.clone()).await;
         Ok(())
     }
 
@@ -391,7 +393,7 @@ impl Work {
         match self.sandbox.shim() {
             Some(shim) => watch::container(&self.daemon, &container, shim),
             // Whoever cleaned up after the shim did not know the container yet.
-            None => dead_shim::record_exit(&self.daemon, &container, dead_shim::KILLED, dead_shim::MESSAGE),
+            None => dead::record_exit(&self.daemon, &container, dead::KILLED, dead::MESSAGE),
         }
         Ok(())
     }

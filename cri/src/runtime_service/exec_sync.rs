@@ -9,11 +9,12 @@ use coracle_shim_api::Code;
 use coracle_shim_api::pod::ExecRequest;
 use oci_spec::runtime::Process;
 
+use super::Failure;
+use super::request::find_container;
 use super::start_container::wrong_state;
-use super::{Failure, find_container};
 use crate::daemon::Daemon;
 use crate::pods::{Container, Progress, Shim};
-use crate::shim;
+use crate::shims;
 
 /// Of both streams together; what comes after it is dropped, as CRI says. Clients take messages of 16 MiB: what is around
 /// the output has to fit in as well.
@@ -49,7 +50,7 @@ pub(super) async fn exec_sync(
     tokio::select! {
         answer = run(&shim, &exec) => answer.and_then(|answer| answer.ok_or_else(|| wrong_state(&container, "running"))),
         () = over(seconds) => Err(Failure::ExecTimeout { seconds }),
-        error = shim::silence(&shim) => Err(error.into()),
+        error = shims::silence(&shim) => Err(error.into()),
     }
 }
 

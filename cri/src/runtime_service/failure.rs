@@ -10,7 +10,7 @@ use crate::host_path::HostPathError;
 use crate::network::NetworkError;
 use crate::pod_files::PodFileError;
 use crate::pods::Ambiguous;
-use crate::shim::ShimError;
+use crate::shims::ShimError;
 use crate::spec::{PlanError, VolumeError};
 use crate::store::StoreError;
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{PodSandboxStatsRequest, PodSandboxStatsResponse};
 
-use super::{Failure, find_sandbox};
+use super::Failure;
+use super::request::find_sandbox;
 use crate::daemon::Daemon;
 use crate::stats;
 

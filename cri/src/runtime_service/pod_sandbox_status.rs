@@ -9,7 +9,8 @@ use coracle_cri::runtime_v1::{
 };
 use serde_json::{Value, json};
 
-use super::{Failure, container_status, find_sandbox, list_pod_sandbox};
+use super::request::find_sandbox;
+use super::{Failure, container_status, list_pod_sandbox};
 use crate::daemon::{Daemon, now};
 use crate::pods::Sandbox;
 use crate::spec;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use coracle_cri::runtime_v1::{RemoveContainerRequest, RemoveContainerResponse};
 use coracle_shim_api::{Code, RpcError};
 
-use super::{Failure, if_there, known_container};
+use super::Failure;
+use super::request::{if_there, known_container};
 use crate::daemon::Daemon;
-use crate::dead_shim;
 use crate::pods::Container;
+use crate::shims::dead;
 use crate::steps::{Operation, Step};
 use crate::store::{ContainerPhase, ContainerRecord};
 
@@ -89,7 +90,7 @@ impl Work {
         match deleted {
             Err(RpcError::Closed(_)) => {
                 let cgroup = self.container.with_record(|record| record.cgroup.clone());
-                dead_shim::end_cgroup(&self.daemon, cgroup).await;
+                dead::end_cgroup(&self.daemon, cgroup).await;
                 Ok(())
             }
             Err(error) if !error.is(Code::NOT_FOUND) => Err(error.into()),

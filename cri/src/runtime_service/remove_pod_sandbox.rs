@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{RemovePodSandboxRequest, RemovePodSandboxResponse};
 
-use super::{Failure, files, if_there, known_sandbox, remove_container, stop_pod_sandbox};
+use super::request::{if_there, known_sandbox};
+use super::{Failure, files, remove_container, stop_pod_sandbox};
 use crate::daemon::Daemon;
 use crate::pods::Sandbox;
 use crate::steps::{Operation, Step};

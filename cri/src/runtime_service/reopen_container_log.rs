@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{ReopenContainerLogRequest, ReopenContainerLogResponse};
 
+use super::Failure;
+use super::request::find_container;
 use super::start_container::wrong_state;
-use super::{Failure, find_container};
 use crate::daemon::Daemon;
 use crate::pods::Progress;
 

@@ -14,14 +14,16 @@ use coracle_cri::runtime_v1::{NamespaceMode, PodSandboxConfig, RunPodSandboxRequ
 use coracle_shim_api::pod::{NamespaceMode as ShimMode, StartPodRequest};
 use tokio::task::JoinHandle;
 
-use super::{Failure, files, sandbox_request, to_the_end};
+use super::request::to_the_end;
+use super::{Failure, files, sandbox_request};
 use crate::daemon::{Daemon, now};
-use crate::links::HostLinks;
+use crate::network::HostLinks;
 use crate::pods::Sandbox;
-use crate::shim::{self, Started};
+use crate::shims::dead;
+use crate::shims::{self, Started};
 use crate::steps::{Operation, Step};
 use crate::store::{SandboxPhase, SandboxRecord, StoreError};
-use crate::{dead_shim, host_path, pod_files, spec};
+use crate::{host_path, pod_files, spec};
 
 pub(super) const OPERATION: Operation<Work, Failure> = Operation {
     name: "run_pod_sandbox",
@@ -260,7 +262,7 @@ impl Work {
     }
 
     async fn start_shim(&mut self) -> Result<(), Failure> {
-        self.shim = Some(shim::start(&self.daemon, &self.record.id, &self.directory).await?);
+        self.shim = Some(shims::start(&self.daemon, &self.record.id, &self.directory).await?);
         Ok(())
     }
 
@@ -268,7 +270,7 @@ impl Work {
     async fn end_shim(&mut self) -> Result<(), Failure> {
         let started = match self.shim.take() {
             Some(started) => Some(started),
-            None => match shim::find_again(&self.daemon, &self.record.id).await {
+            None => match shims::find_again(&self.daemon, &self.record.id).await {
                 Ok(found) => found.map(|found| found.started),
                 Err(error) => {
                     tracing::warn!(sandbox = self.record.id, %error, "its shim is given up");
@@ -277,10 +279,10 @@ impl Work {
             },
         };
         if let Some(started) = started {
-            shim::shut_down(&started.shim).await;
-            shim::collect_ended(started).await;
+            shims::shut_down(&started.shim).await;
+            shims::collect_ended(started).await;
         }
-        dead_shim::clean_up(&self.daemon, &self.record).await;
+        dead::clean_up(&self.daemon, &self.record).await;
         self.daemon.remove_empty_cgroups();
         Ok(())
     }
@@ -293,7 +295,7 @@ impl Work {
         let result = started.shim.client.start_pod(&request).await;
         if result.is_err() {
             // The log goes with the pod's directory: what the shim had to say is kept here.
-            shim::report_log(started, &self.record.id, &self.directory).await;
+            shims::report_log(started, &self.record.id, &self.directory).await;
         }
         result?;
         Ok(())
@@ -343,7 +345,7 @@ impl Work {
         sandbox.set_shim(shim);
         // Before its shim is watched: the end of one that is dead by now is an end of this sandbox.
         self.daemon.pods.add_sandbox(Arc::clone(&sandbox));
-        shim::watch(&self.daemon, &sandbox, pid, end);
+        shims::watch(&self.daemon, &sandbox, pid, end);
         Ok(())
     }
 }

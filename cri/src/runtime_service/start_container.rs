@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{StartContainerRequest, StartContainerResponse};
 
-use super::{Failure, find_container, to_the_end};
+use super::Failure;
+use super::request::{find_container, to_the_end};
 use crate::daemon::Daemon;
 use crate::pods::{Container, Progress};
 use crate::steps::{Operation, Step};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use coracle_cri::runtime_v1::{StopContainerRequest, StopContainerResponse};
 use coracle_shim_api::{Code, RpcError};
 
-use super::{Failure, if_there, known_container};
+use super::Failure;
+use super::request::{if_there, known_container};
 use crate::daemon::Daemon;
 use crate::pods::{Container, Progress, Shim};
 use crate::steps::{Operation, Step};

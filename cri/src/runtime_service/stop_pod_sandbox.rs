@@ -7,13 +7,14 @@ use std::time::Duration;
 use coracle_cri::runtime_v1::{StopPodSandboxRequest, StopPodSandboxResponse};
 use coracle_shim_api::RpcError;
 
-use super::{Failure, if_there, known_sandbox};
+use super::Failure;
+use super::request::{if_there, known_sandbox};
 use crate::daemon::Daemon;
-use crate::links::HostLinks;
+use crate::network::HostLinks;
 use crate::pods::Sandbox;
+use crate::shims::{self, dead};
 use crate::steps::{Operation, Step};
 use crate::store::SandboxPhase;
-use crate::{dead_shim, shim};
 
 /// Processes that were killed leave at once, unless the kernel holds them.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -88,7 +89,7 @@ impl Work {
         match shim.client.stop_pod().await {
             Ok(()) => {}
             // It died under our hands; whoever watches it waits for the lock that we hold.
-            Err(RpcError::Closed(_)) => dead_shim::end_containers(&self.daemon, &self.sandbox).await,
+            Err(RpcError::Closed(_)) => dead::end_containers(&self.daemon, &self.sandbox).await,
             // It hangs, and does not only wait for a process that the kernel holds: the pod ends without it.
             Err(RpcError::Silent { .. }) if shim.client.state().await.is_err() => {
                 tracing::warn!(
@@ -96,8 +97,8 @@ impl Work {
                     pid = shim.pid,
                     "the shim is silent; killing it"
                 );
-                shim::kill(shim.pid);
-                dead_shim::end_containers(&self.daemon, &self.sandbox).await;
+                shims::kill(shim.pid);
+                dead::end_containers(&self.daemon, &self.sandbox).await;
             }
             Err(error) => return Err(error.into()),
         }
@@ -138,14 +139,14 @@ impl Work {
     async fn end_shim(&mut self) -> Result<(), Failure> {
         let record = self.sandbox.record();
         let left = match self.sandbox.take_shim() {
-            Some(shim) => shim::shut_down(&shim).await,
+            Some(shim) => shims::shut_down(&shim).await,
             None => false,
         };
         if !left {
-            dead_shim::end_containers(&self.daemon, &self.sandbox).await;
-            dead_shim::clean_up(&self.daemon, &record).await;
+            dead::end_containers(&self.daemon, &self.sandbox).await;
+            dead::clean_up(&self.daemon, &record).await;
         }
-        dead_shim::unbind(&record.netns_path);
+        dead::unbind(&record.netns_path);
         self.daemon.release_cgroups(&record);
         if let Some(links) = self.links.take() {
             tokio::spawn(links.gone());

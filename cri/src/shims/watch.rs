@@ -6,8 +6,8 @@ use std::time::Duration;
 use coracle_shim_api::Code;
 use coracle_shim_api::pod::{ContainerState, ContainerStatus};
 
+use super::dead;
 use crate::daemon::Daemon;
-use crate::dead_shim;
 use crate::pods::{Container, Progress, Shim};
 use crate::store::{ContainerPhase, ExitRecord};
 
@@ -23,12 +23,7 @@ pub(crate) fn container(daemon: &Arc<Daemon>, container: &Arc<Container>, shim: 
                 Ok(state) => return record_end(&daemon, &container, &state),
                 // Deleted, or never there: it does not run.
                 Err(error) if error.is(Code::NOT_FOUND) => {
-                    return dead_shim::record_exit(
-                        &daemon,
-                        &container,
-                        dead_shim::KILLED,
-                        &error.to_string(),
-                    );
+                    return dead::record_exit(&daemon, &container, dead::KILLED, &error.to_string());
                 }
                 Err(error) => {
                     tracing::debug!(container = container.id, %error, "wait ended without an exit");

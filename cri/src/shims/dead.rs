@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rustix::mount::UnmountFlags;
 
+use super::watch;
 use crate::daemon::{Daemon, now};
 use crate::pods::{Container, Progress, Sandbox};
 use crate::store::{ExitRecord, SandboxPhase, SandboxRecord};
-use crate::watch;
 
 /// 128 + SIGKILL: how the containers of a dead shim end.
 pub(crate) const KILLED: i32 = 137;

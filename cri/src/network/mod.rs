@@ -4,11 +4,14 @@
 //! changed. DEL is told that the namespace goes away right after, so that no plugin waits for the kernel to delete the
 //! veth; whether the host's end really went is looked at afterwards (links.rs).
 
+mod links;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use coracle_cni_protocol::{Attachment, CallError, CallErrors, Caller, CniResult, ConfList, LoadError};
 use coracle_cri::runtime_v1::{PodSandboxConfig, Protocol};
+pub(crate) use links::HostLinks;
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;

@@ -23,7 +23,8 @@ use coracle_shim_api::pod::StateResponse;
 use coracle_shim_api::{Client, ConnectError};
 use rustix::process::Pid;
 
-use super::{SOCKET, ShimError, Started, kill};
+use super::start::SOCKET;
+use super::{ShimError, Started, kill};
 use crate::daemon::Daemon;
 use crate::pods::Shim;
 

@@ -1,14 +1,4 @@
-//! The pods' shims: starting one, finding it again, and noticing at once when one dies.
-//!
-//! ```text
-//!   coracled                                          coracle-shim
-//!      | bind STATE/pods/<id>/shim.sock                    |
-//!      | posix_spawn: own session, 3 = that socket ------->|
-//!      | connect; StartPod, CreateContainer ... ---------->|   shim/api
-//!      | poll pidfd <- - - - - - - - - - - - - - - - - - - |   readable when it has ended, however it ended
-//! ```
-
-mod find;
+//! Starting a shim, and letting one go.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -21,17 +11,15 @@ use std::time::Duration;
 
 use coracle_linux::spawn::Spawn;
 use coracle_shim_api::{Client, ConnectError, RpcError, SocketError};
-pub(crate) use find::{Found, find_again};
 use rustix::process::{Pid, WaitOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::config::Config;
+use super::program::PROGRAM;
 use crate::daemon::Daemon;
 use crate::pods::{Sandbox, Shim};
 
-const PROGRAM: &str = "coracle-shim";
-const SOCKET: &str = "shim.sock";
+pub(super) const SOCKET: &str = "shim.sock";
 const LOG: &str = "shim.log";
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Bytes.
@@ -60,25 +48,6 @@ pub(crate) enum ShimError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Rpc(#[from] RpcError),
-}
-
-/// The shim program: as configured, beside this one, or on PATH.
-pub(crate) fn find_program(config: &Config) -> Result<PathBuf, ShimError> {
-    if let Some(program) = &config.shim {
-        return match program.is_file() {
-            true => Ok(program.clone()),
-            false => Err(ShimError::NoSuchProgram(program.clone())),
-        };
-    }
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|own| own.parent().map(Path::to_owned));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = beside.into_iter().chain(std::env::split_paths(&path));
-    directories
-        .map(|directory| directory.join(PROGRAM))
-        .find(|program| program.is_file())
-        .ok_or(ShimError::NoProgram)
 }
 
 /// A started shim, and how to notice its end.
@@ -159,7 +128,7 @@ pub(crate) fn watch(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, pid: u32, end:
         collect(pid);
         if sandbox.has_shim(pid) {
             tracing::warn!(sandbox = sandbox.id, pid, "the shim died");
-            crate::dead_shim::end_pod(&daemon, &sandbox).await;
+            crate::shims::dead::end_pod(&daemon, &sandbox).await;
         }
         daemon.remove_empty_cgroups();
     });
@@ -233,22 +202,4 @@ fn arguments(daemon: &Daemon, id: &str, directory: &Path) -> Vec<CString> {
 /// Paths and ids of ours have no NUL: the system gave us the former, we made the latter.
 fn c_string(bytes: &[u8]) -> CString {
     CString::new(bytes).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_configured_shim_has_to_be_there() {
-        let directory = tempfile::tempdir().unwrap();
-        let config = Config {
-            shim: Some(directory.path().join("shim")),
-            ..Config::default()
-        };
-        let refused = find_program(&config).unwrap_err().to_string();
-        assert!(refused.ends_with("/shim: no such program"), "{refused}");
-        std::fs::write(directory.path().join("shim"), "").unwrap();
-        assert_eq!(Some(find_program(&config).unwrap()), config.shim);
-    }
 }
