@@ -4,7 +4,7 @@ use super::{CliError, Global, hand_over};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use coracle_linux::pidfd::Pid;
 use coracle_runtime::spec::Loaded;
-use coracle_runtime::state::{Record, Reservation};
+use coracle_runtime::state::Reservation;
 use coracle_runtime::{
     Container, ContainerId, CreateOptions, CreateRequest, Gate, Plan, RootSource, Stdio, plan, spawn, spec,
 };
@@ -131,7 +131,7 @@ impl Launch {
         for warning in &made.warnings {
             global.log.warn(warning);
         }
-        let record = Record::of(made, self.rootfs, self.own_pid_namespace)?;
+        let record = made.record(self.rootfs, self.own_pid_namespace)?;
         reservation.write(&record)?;
         if let (Some(socket), Some(console)) = (&console_socket, &made.console) {
             hand_over::send(socket, b"/dev/console", console.as_fd())?;

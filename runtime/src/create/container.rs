@@ -1,16 +1,17 @@
 //! A container that exists, and its start.
 
-use super::{Facts, StartError, Step};
+use super::{StartError, Step};
 use crate::cgroup::Cgroup;
 use crate::hooks::{HookError, HookRun};
 use crate::payload::{FromChild, ToChild};
-use crate::plan::ContainerId;
-use crate::state::{Status, oci_state};
+use crate::plan::{ContainerId, HookPlan};
+use crate::state::{Facts, Record, RecordError, Status};
 use coracle_linux::pidfd::Pid;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// A container whose first process waits for its start, or runs. Dropping this changes nothing about it.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Container {
     pub console: Option<OwnedFd>,
     /// What could not be done as asked, as sentences for the log.
     pub warnings: Vec<String>,
-    pub(crate) facts: Facts,
+    pub(super) facts: Facts,
     pub(super) socket: Option<OwnedFd>,
 }
 
@@ -74,10 +75,18 @@ impl Container {
         HookRun::start(hooks.clone(), self.state(Status::Stopped)).map(Some)
     }
 
+    /// What others need to know of it when its maker is gone.
+    ///
+    /// # Errors
+    /// Its first process cannot be looked at.
+    pub fn record(&self, rootfs: PathBuf, own_pid_namespace: bool) -> Result<Record, RecordError> {
+        Record::of(&self.facts, self.pid, &self.cgroup, rootfs, own_pid_namespace)
+    }
+
     /// Its state as the specification's JSON.
     #[must_use]
     pub fn state(&self, status: Status) -> Vec<u8> {
-        oci_state(&self.facts, status, Some(self.pid))
+        self.facts.state(status, Some(self.pid))
     }
 }
 
@@ -87,7 +96,7 @@ pub struct Starting {
     /// Until its other end is closed by the execve.
     socket: Option<OwnedFd>,
     epoll: OwnedFd,
-    poststart: Vec<crate::hooks::HookPlan>,
+    poststart: Vec<HookPlan>,
     state: Vec<u8>,
     hooks: Option<HookRun>,
 }

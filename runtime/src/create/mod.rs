@@ -35,9 +35,9 @@
 //! joins, clones the child as its sibling (`CLONE_PARENT`), says `Cloned` and exits. The child waits for `Go` then too: the
 //! two share their end of the socket, and what it says must not arrive before its maker knows of it.
 
-mod child;
 mod container;
 mod error;
+mod first_process;
 mod gate;
 mod namespaces;
 
@@ -47,21 +47,19 @@ pub(crate) use error::describe;
 pub use error::{CreateError, StartError};
 
 use crate::cgroup::Cgroup;
-use crate::hooks::{HookRun, Hooks};
+use crate::hooks::HookRun;
 use crate::payload::{Birth, FromChild, ToChild};
 use crate::plan::{ContainerId, Gate, Plan};
 use crate::rootfs::{self, Prepared};
 use crate::seccomp::Listener;
-use crate::state::{Status, oci_state};
-use child::Inherited;
+use crate::state::{Facts, Status};
 use coracle_linux::namespace::Namespaces;
 use coracle_linux::pidfd::{self, Pid};
 use coracle_linux::process::{self, Child, Clone, Exit};
 use coracle_linux::socket;
+use first_process::Inherited;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
 
 /// How far something that does not block has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,28 +68,6 @@ pub enum Step<T> {
     Pending,
     /// It is done.
     Done(T),
-}
-
-/// What is left of a plan once the container exists: its name and its hooks.
-#[derive(Debug, Default)]
-pub(crate) struct Facts {
-    pub(crate) id: String,
-    pub(crate) bundle: PathBuf,
-    pub(crate) oci_version: String,
-    pub(crate) annotations: HashMap<String, String>,
-    pub(crate) hooks: Hooks,
-}
-
-impl Plan {
-    fn facts(&self) -> Facts {
-        Facts {
-            id: self.id.to_string(),
-            bundle: self.bundle.clone(),
-            oci_version: self.oci_version.clone(),
-            annotations: self.annotations.clone(),
-            hooks: self.hooks.clone(),
-        }
-    }
 }
 
 /// A container that is being created.
@@ -126,7 +102,7 @@ pub fn spawn(plan: Plan) -> Result<Creating, CreateError> {
         .map_err(|errno| CreateError::Channel(errno.into()))?;
     let mut creating = Creating {
         id: plan.id.clone(),
-        facts: plan.facts(),
+        facts: Facts::of(&plan),
         socket: ours,
         epoll,
         birth: Birth::default(),
@@ -284,8 +260,8 @@ impl Creating {
                 maker: maker.as_fd(),
             };
             match in_between {
-                true => child::between(inherited, &joined),
-                false => child::main(inherited, Some(&joined)),
+                true => first_process::between(inherited, &joined),
+                false => first_process::main(inherited, Some(&joined)),
             }
         });
         let left = home.map(namespaces::PidNamespaceVisit::leave).transpose();
@@ -312,7 +288,8 @@ impl Creating {
     }
 
     fn state(&self, status: Status) -> Vec<u8> {
-        oci_state(&self.facts, status, self.birth.child().map(|child| child.pid))
+        self.facts
+            .state(status, self.birth.child().map(|child| child.pid))
     }
 }
 

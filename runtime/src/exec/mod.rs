@@ -24,7 +24,7 @@
 //! limits, its scheduler or a filter without no_new_privs need. So such a container can gain that little for itself, as
 //! it can from every process it may trace.
 
-mod child;
+mod additional_process;
 mod error;
 mod namespaces;
 mod plan;
@@ -78,7 +78,9 @@ pub fn spawn(mut plan: ExecPlan) -> Result<Executing, ExecError> {
         cgroup: cgroup.into.as_ref().map(AsFd::as_fd),
         ..Clone::default()
     };
-    let between = process::clone(&how, || child::between(plan, namespaces, &cgroup, theirs.as_fd()));
+    let between = process::clone(&how, || {
+        additional_process::between(plan, namespaces, &cgroup, theirs.as_fd())
+    });
     Ok(Executing {
         socket: ours,
         birth: Birth::through(between.map_err(ExecError::Clone)?),

@@ -2,6 +2,7 @@
 
 mod devices;
 mod error;
+mod hooks;
 mod id;
 pub(crate) mod mount_options;
 mod mounts;
@@ -14,13 +15,13 @@ pub use id::{ContainerId, IdError};
 pub use mount_options::KNOWN as MOUNT_OPTIONS;
 
 pub(crate) use devices::{DeviceKind, DevicePlan};
+pub(crate) use hooks::{HookPlan, Hooks};
 pub(crate) use mounts::{MountKind, MountPlan};
 pub(crate) use namespaces::{IdMaps, Join, JoinSource, NamespacePlan};
 pub(crate) use process::ProcessPlan;
 pub(crate) use sysctl::SysctlPlan;
 
 use crate::cgroup::{self, CgroupPlan};
-use crate::hooks::Hooks;
 use crate::identity::{self, IdentityPlan};
 use crate::seccomp::{self, Filter};
 use coracle_linux::mount::Propagation;

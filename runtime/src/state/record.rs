@@ -1,9 +1,9 @@
 //! What the command line keeps of a container. What can be observed (whether it lives, runs, is frozen) is not in it.
 
-use super::{Status, oci_state, rfc3339};
+use super::{Facts, Status, rfc3339};
 use crate::cgroup::{Cgroup, FreezerState};
-use crate::create::{Container, Facts};
-use crate::hooks::{HookError, HookPlan, HookRun, Hooks};
+use crate::hooks::{HookError, HookRun};
+use crate::plan::{HookPlan, Hooks};
 use coracle_linux::pidfd::{self, Pid};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -58,9 +58,14 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// The record of a container that was just created.
-    pub fn of(container: &Container, rootfs: PathBuf, own_pid_namespace: bool) -> Result<Self, RecordError> {
-        let facts = &container.facts;
+    /// The record of a container that was just created, with first process `pid`.
+    pub(crate) fn of(
+        facts: &Facts,
+        pid: Pid,
+        cgroup: &Cgroup,
+        rootfs: PathBuf,
+        own_pid_namespace: bool,
+    ) -> Result<Self, RecordError> {
         Ok(Self {
             version: VERSION,
             id: facts.id.clone(),
@@ -68,10 +73,10 @@ impl Record {
             rootfs,
             oci_version: facts.oci_version.clone(),
             annotations: facts.annotations.clone(),
-            pid: container.pid.as_raw_nonzero().get(),
-            start_time: start_time(container.pid)?,
+            pid: pid.as_raw_nonzero().get(),
+            start_time: start_time(pid)?,
             created: rfc3339(SystemTime::now()),
-            cgroup: container.cgroup.clone(),
+            cgroup: cgroup.clone(),
             hooks: facts.hooks.clone(),
             own_pid_namespace,
         })
@@ -93,7 +98,7 @@ impl Record {
         }
         HookRun::start(
             hooks.to_vec(),
-            oci_state(&self.facts(), status, Pid::from_raw(self.pid)),
+            self.facts().state(status, Pid::from_raw(self.pid)),
         )?
         .finish()
     }
@@ -134,7 +139,7 @@ impl Record {
     /// Its state as the specification's JSON.
     #[must_use]
     pub fn state(&self, status: Status) -> Vec<u8> {
-        oci_state(&self.facts(), status, Pid::from_raw(self.pid))
+        self.facts().state(status, Pid::from_raw(self.pid))
     }
 
     fn facts(&self) -> Facts {

@@ -10,7 +10,7 @@ use crate::identity;
 use crate::payload::{self, ChildError, FromChild, ToChild, hand_over_listener, step};
 use crate::plan::{Plan, Stdio};
 use crate::rootfs::{Prepared, Root, sysctl};
-use crate::state::{Status, oci_state};
+use crate::state::{Facts, Status};
 use coracle_linux::pidfd::{self, Pid, Signal};
 use coracle_linux::{prctl, process, signal};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -272,5 +272,5 @@ fn get_ready(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(
 }
 
 fn state(plan: &Plan, status: Status, pid: Option<Pid>) -> Vec<u8> {
-    oci_state(&plan.facts(), status, pid)
+    Facts::of(plan).state(status, pid)
 }
