@@ -1,6 +1,6 @@
 //! `coracle-cni install DIR`: links under the names that configurations use.
 
-use crate::PLUGINS;
+use crate::table::PLUGINS;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub(crate) fn install(dir: &Path) -> Result<(), InstallError> {
         path: dir.to_owned(),
         source,
     })?;
-    let paths: Vec<_> = PLUGINS.iter().map(|(name, _)| dir.join(name)).collect();
+    let paths: Vec<_> = PLUGINS.iter().map(|plugin| dir.join(plugin.name)).collect();
     // All are looked at before the first is changed.
     for path in &paths {
         if path

@@ -1,11 +1,12 @@
 //! Who gives addresses: host-local by a function call when the program that would be run is this one, else the
 //! program that `ipam.type` names.
 
-use crate::failure::Outcome;
-use crate::host_local;
+use crate::failure::{Coded, Outcome};
+use crate::host_local::{self, Place, Plan};
+use crate::owner::Owner;
 use coracle_cni_protocol::caller::Program;
 use coracle_cni_protocol::plugin::Request;
-use coracle_cni_protocol::{CallError, CniResult, Code, ResultError};
+use coracle_cni_protocol::{CallError, CniResult, Code, NetworkConfig, ResultError};
 use ipnet::IpNet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,55 +30,64 @@ pub(crate) enum IpamError {
     NoAddress(String),
 }
 
-impl IpamError {
-    /// The manager's own code is passed on.
-    pub(crate) fn code(&self) -> Code {
+impl Coded for IpamError {
+    fn code(&self) -> Code {
         match self {
+            // The manager's own code is passed on.
             Self::Call(error) => error.code().unwrap_or(Code::INTERNAL),
-            _ => Code::INTERNAL,
+            Self::Result(..) | Self::NoAddress(_) => Code::INTERNAL,
         }
     }
 }
 
-/// The address manager of a network.
-pub(crate) enum Ipam {
+/// The address manager of a network. `T` is what host-local needs to know: a plan to give addresses, a place to free them.
+#[derive(Debug)]
+pub(crate) enum Ipam<T> {
     /// The configuration names none: no addresses.
     None,
     /// Ours, in this process.
-    HostLocal,
+    HostLocal(T),
     /// Another program.
-    Other(String, Program),
+    Other(Delegate),
 }
 
-impl Ipam {
-    /// Finds the manager that the configuration names.
+/// Another program, with what it gets on its standard input: the complete configuration (specification, section 4).
+#[derive(Debug)]
+pub(crate) struct Delegate {
+    kind: String,
+    program: Program,
+    config: NetworkConfig,
+}
+
+impl Ipam<Plan> {
+    /// The manager that the configuration names, with all that it is asked for.
     pub(crate) fn of(request: &Request) -> Outcome<Self> {
-        let Some(kind) = request.config.ipam_kind() else {
-            return Ok(Self::None);
-        };
-        let dirs: Vec<PathBuf> = request.path.split(':').map(PathBuf::from).collect();
-        match Program::find(kind, &dirs) {
-            Ok(program) if kind == OWN_KIND && is_this_program(program.path()) => Ok(Self::HostLocal),
-            Ok(program) => Ok(Self::Other(kind.to_owned(), program)),
-            Err(error) => Err(IpamError::Call(error).into()),
-        }
+        find(request, |request| Ok(Self::HostLocal(Plan::of(request)?)))
     }
 
     /// Whether it may want the interface to be there when it is asked for an address: a DHCP client does.
     pub(crate) fn asks_through_interface(&self) -> bool {
-        matches!(self, Self::Other(..))
+        matches!(self, Self::Other(_))
+    }
+
+    /// Where host-local keeps the addresses of all networks.
+    pub(crate) fn data_dir(&self) -> Option<&Path> {
+        match self {
+            Self::HostLocal(plan) => Some(&plan.place.data_dir),
+            Self::None | Self::Other(_) => None,
+        }
     }
 
     /// ADD.
-    pub(crate) fn add(&self, request: &Request) -> Outcome<CniResult> {
+    pub(crate) fn add(&self) -> Outcome<CniResult> {
         let (kind, result) = match self {
             Self::None => return Ok(CniResult::default()),
-            Self::HostLocal => (OWN_KIND, host_local::allocate(request)?),
-            Self::Other(kind, program) => {
-                let answer = call(program, request, "ADD")?.unwrap_or_default();
-                let result =
-                    CniResult::parse(&answer).map_err(|error| IpamError::Result(kind.clone(), error))?;
-                (kind.as_str(), result)
+            Self::HostLocal(plan) => (OWN_KIND, host_local::allocate(plan)?),
+            Self::Other(delegate) => {
+                let answer = delegate.call("ADD")?.unwrap_or_default();
+                let result = CniResult::parse(&answer)
+                    .map_err(|error| IpamError::Result(delegate.kind.clone(), error))?;
+                (delegate.kind.as_str(), result)
             }
         };
         if result.ips.is_empty() {
@@ -86,49 +96,84 @@ impl Ipam {
         Ok(result)
     }
 
-    /// DEL; returns the addresses that were freed, if the manager is ours.
-    pub(crate) fn del(&self, request: &Request) -> Outcome<Vec<IpNet>> {
+    /// Takes an ADD back.
+    pub(crate) fn take_back(&self) -> Outcome<()> {
         match self {
-            Self::None => Ok(Vec::new()),
-            Self::HostLocal => host_local::release(request),
-            Self::Other(_, program) => call(program, request, "DEL").map(|_| Vec::new()),
+            Self::None => Ok(()),
+            Self::HostLocal(plan) => host_local::release(&plan.place).map(drop),
+            Self::Other(delegate) => delegate.call("DEL").map(drop),
         }
     }
 
     /// CHECK.
-    pub(crate) fn check(&self, request: &Request) -> Outcome<()> {
+    pub(crate) fn check(&self) -> Outcome<()> {
         match self {
             Self::None => Ok(()),
-            Self::HostLocal => host_local::check(request),
-            Self::Other(_, program) => call(program, request, "CHECK").map(drop),
-        }
-    }
-
-    /// GC.
-    pub(crate) fn gc(&self, request: &Request) -> Outcome<()> {
-        match self {
-            Self::None => Ok(()),
-            Self::HostLocal => host_local::collect(request),
-            Self::Other(_, program) => call(program, request, "GC").map(drop),
+            Self::HostLocal(plan) => host_local::find(&plan.place),
+            Self::Other(delegate) => delegate.call("CHECK").map(drop),
         }
     }
 
     /// STATUS.
-    pub(crate) fn status(&self, request: &Request) -> Outcome<()> {
+    pub(crate) fn status(&self) -> Outcome<()> {
         match self {
             Self::None => Ok(()),
-            Self::HostLocal => host_local::status(request),
-            Self::Other(_, program) => call(program, request, "STATUS").map(drop),
+            Self::HostLocal(plan) => host_local::has_room(plan),
+            Self::Other(delegate) => delegate.call("STATUS").map(drop),
         }
     }
 }
 
-/// The manager gets the complete configuration and the same environment (specification, section 4).
-fn call(program: &Program, request: &Request, command: &str) -> Outcome<Option<serde_json::Value>> {
-    let environment = [("CNI_COMMAND".to_owned(), command.to_owned())];
-    Ok(program
-        .call(&environment, &request.config, LIMIT)
-        .map_err(IpamError::Call)?)
+impl Ipam<Place> {
+    /// The manager that the configuration names, with what it needs to free addresses.
+    pub(crate) fn place(request: &Request) -> Outcome<Self> {
+        find(request, |request| {
+            Ok(Place::of(request).map_or(Self::None, Self::HostLocal))
+        })
+    }
+
+    /// DEL; returns the addresses that were freed, if the manager is ours.
+    pub(crate) fn del(&self) -> Outcome<Vec<IpNet>> {
+        match self {
+            Self::None => Ok(Vec::new()),
+            Self::HostLocal(place) => host_local::release(place),
+            Self::Other(delegate) => delegate.call("DEL").map(|_| Vec::new()),
+        }
+    }
+
+    /// GC.
+    pub(crate) fn gc(&self, keep: &[Owner]) -> Outcome<()> {
+        match self {
+            Self::None => Ok(()),
+            Self::HostLocal(place) => host_local::collect(place, keep),
+            Self::Other(delegate) => delegate.call("GC").map(drop),
+        }
+    }
+}
+
+fn find<T>(request: &Request, own: impl FnOnce(&Request) -> Outcome<Ipam<T>>) -> Outcome<Ipam<T>> {
+    let Some(kind) = request.config.ipam_kind() else {
+        return Ok(Ipam::None);
+    };
+    let dirs: Vec<PathBuf> = request.path.split(':').map(PathBuf::from).collect();
+    let program = Program::find(kind, &dirs).map_err(IpamError::Call)?;
+    if kind == OWN_KIND && is_this_program(program.path()) {
+        return own(request);
+    }
+    Ok(Ipam::Other(Delegate {
+        kind: kind.to_owned(),
+        program,
+        config: request.config.clone(),
+    }))
+}
+
+impl Delegate {
+    /// It gets the same environment, too.
+    fn call(&self, command: &str) -> Outcome<Option<serde_json::Value>> {
+        let environment = [("CNI_COMMAND".to_owned(), command.to_owned())];
+        let answer = self.program.call(&environment, &self.config, LIMIT);
+        Ok(answer.map_err(IpamError::Call)?)
+    }
 }
 
 fn is_this_program(path: &Path) -> bool {

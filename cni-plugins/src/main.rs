@@ -21,29 +21,21 @@ mod portmap;
 mod record;
 mod rules;
 mod sysctl;
+mod table;
 mod tuning;
 mod undo;
 mod uninstall_network;
 
-use coracle_cni_protocol::plugin::{self, Environment, Output, Plugin};
+use coracle_cni_protocol::plugin::{self, Environment, Output};
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use table::PLUGINS;
 
 /// The program lives for a millisecond or two: memory is taken and never given back.
 #[global_allocator]
 static ALLOCATOR: coracle_linux::bump::Bump = coracle_linux::bump::Bump::new();
-
-/// The plugins and the names upstream gave them.
-pub(crate) const PLUGINS: [(&str, &dyn Plugin); 6] = [
-    ("bridge", &bridge::Bridge),
-    ("host-local", &host_local::HostLocal),
-    ("loopback", &loopback::Loopback),
-    ("portmap", &portmap::Portmap),
-    ("firewall", &firewall::Firewall),
-    ("tuning", &tuning::Tuning),
-];
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -52,11 +44,10 @@ fn main() -> ExitCode {
         .map(Path::new)
         .and_then(Path::file_name)
         .unwrap_or_default();
-    let plugin = PLUGINS.iter().find(|(name, _)| called == *name);
-    let output = match plugin {
-        Some((name, plugin)) => {
-            let about = format!("Coracle CNI {name} plugin {}", env!("CARGO_PKG_VERSION"));
-            plugin::run(&about, *plugin, Environment::of_process(), read_input)
+    let output = match PLUGINS.iter().find(|plugin| called == plugin.name) {
+        Some(plugin) => {
+            let about = format!("Coracle CNI {} plugin {}", plugin.name, env!("CARGO_PKG_VERSION"));
+            plugin::run(&about, plugin, Environment::of_process(), read_input)
         }
         None => command::run(args.get(1..).unwrap_or_default()),
     };

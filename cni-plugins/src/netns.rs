@@ -1,7 +1,9 @@
 //! The container's network namespace: entered for a moment, left again.
 
+use crate::failure::{Coded, Outcome};
+use coracle_cni_protocol::Code;
 use coracle_linux::namespace::{self, Namespaces};
-use coracle_linux::netlink::{NetlinkError, Protocol, Socket};
+use coracle_linux::netlink::{Protocol, Socket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -33,6 +35,12 @@ pub(crate) enum NetnsError {
         #[source]
         source: io::Error,
     },
+}
+
+impl Coded for NetnsError {
+    fn code(&self) -> Code {
+        Code::INVALID_NETNS
+    }
 }
 
 /// The container's network namespace.
@@ -81,29 +89,31 @@ impl Netns {
     }
 
     /// Does something inside and comes back. The program has one thread, so nothing else moves along.
-    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> T) -> Result<T, NetnsError> {
+    pub(crate) fn inside<T>(&self, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
         enter(&self.path, self.container.as_fd())?;
         let done = work();
         enter(Path::new(OWN), self.host.as_fd())?;
-        Ok(done)
+        done
     }
 
     /// A route socket that stays inside.
-    pub(crate) fn socket(&self) -> Result<Result<Socket, NetlinkError>, NetnsError> {
-        self.inside(|| Socket::open(Protocol::Route))
+    pub(crate) fn socket(&self) -> Outcome<Socket> {
+        self.inside(|| Ok(Socket::open(Protocol::Route)?))
     }
 }
 
 /// Whether the path is the namespace this program is in.
-pub(crate) fn is_own(path: &str) -> Result<bool, NetnsError> {
-    let identity = |path: &Path| {
-        let data = path.metadata().map_err(|source| NetnsError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok((data.dev(), data.ino()))
-    };
+pub(crate) fn is_own(path: &str) -> Outcome<bool> {
     Ok(identity(Path::new(path))? == identity(Path::new(OWN))?)
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> Result<(u64, u64), NetnsError> {
+    let data = path.metadata().map_err(|source| NetnsError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok((data.dev(), data.ino()))
 }
 
 fn enter(path: &Path, fd: BorrowedFd<'_>) -> Result<(), NetnsError> {

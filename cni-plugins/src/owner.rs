@@ -1,7 +1,7 @@
 //! Who owns a kernel object: an attachment. Everything made for it can be found again from its name alone.
 
-use coracle_cni_protocol::ValidAttachment;
 use coracle_cni_protocol::plugin::Request;
+use coracle_cni_protocol::{ConfigError, ValidAttachment};
 use coracle_linux::netlink::route::link::Mac;
 use std::net::IpAddr;
 
@@ -26,13 +26,30 @@ impl Owner {
         }
     }
 
-    /// An attachment that GC keeps.
-    pub(crate) fn valid(network: &str, attachment: &ValidAttachment) -> Self {
-        Self {
-            network: network.to_owned(),
-            container_id: attachment.container_id.clone(),
-            ifname: attachment.ifname.clone(),
-        }
+    /// The attachments that GC keeps; none when the caller did not say which.
+    pub(crate) fn kept(request: &Request) -> Result<Option<Vec<Self>>, ConfigError> {
+        let valid = request.config.valid_attachments()?;
+        let owner = |one: ValidAttachment| Self {
+            network: request.network.clone(),
+            container_id: one.container_id,
+            ifname: one.ifname,
+        };
+        Ok(valid.map(|all| all.into_iter().map(owner).collect()))
+    }
+
+    /// The network's name.
+    pub(crate) fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// The container's id.
+    pub(crate) fn container_id(&self) -> &str {
+        &self.container_id
+    }
+
+    /// Name of the interface in the container.
+    pub(crate) fn ifname(&self) -> &str {
+        &self.ifname
     }
 
     /// What stands in the comment of elements and the alias of links: `network/container/interface`, or a hash in

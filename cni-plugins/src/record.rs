@@ -1,7 +1,9 @@
 //! What a network changed on the host, so that `uninstall-network` can put it back: one file per network in
 //! `/run/coracle-cni/networks`. It is gone after a reboot, as is what it describes.
 
+use crate::failure::Coded;
 use crate::sysctl::{self, SysctlError};
+use coracle_cni_protocol::Code;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +30,12 @@ pub(crate) enum RecordError {
     /// A setting to be recorded failed.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+}
+
+impl Coded for RecordError {
+    fn code(&self) -> Code {
+        Code::IO_FAILURE
+    }
 }
 
 /// What one network changed.

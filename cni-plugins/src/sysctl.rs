@@ -1,5 +1,7 @@
 //! Kernel settings below `/proc/sys/net`, of the network namespace the program is in.
 
+use crate::failure::Coded;
+use coracle_cni_protocol::Code;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -27,6 +29,12 @@ pub(crate) enum SysctlError {
         #[source]
         source: io::Error,
     },
+}
+
+impl Coded for SysctlError {
+    fn code(&self) -> Code {
+        Code::IO_FAILURE
+    }
 }
 
 /// A setting, as its path below `/proc/sys` (interface names may contain dots, so no dots for slashes).

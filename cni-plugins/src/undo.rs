@@ -1,6 +1,6 @@
 //! What a failed ADD takes back, newest first; a step that fails does not keep the others from running.
 
-use crate::failure::{Outcome, PluginErrorFrom};
+use crate::failure::{Failure, Outcome};
 
 /// Steps that take back what was made.
 #[derive(Default)]
@@ -18,19 +18,16 @@ impl<'a> Undo<'a> {
 /// Does the work; when it fails, takes back what it registered and reports what could not be taken back too.
 pub(crate) fn or_undo<'a, T>(work: impl FnOnce(&mut Undo<'a>) -> Outcome<T>) -> Outcome<T> {
     let mut undo = Undo::default();
-    let PluginErrorFrom(mut error) = match work(&mut undo) {
+    let Failure(error) = match work(&mut undo) {
         Ok(done) => return Ok(done),
-        Err(error) => error,
+        Err(failure) => failure,
     };
+    let mut details = error.details.clone();
     for (name, step) in undo.0.into_iter().rev() {
-        if let Err(PluginErrorFrom(failed)) = step() {
-            let text = format!("undo {name}: {failed}");
-            error.details = if error.details.is_empty() {
-                text
-            } else {
-                format!("{}; {text}", error.details)
-            };
+        if let Err(Failure(failed)) = step() {
+            let separator = if details.is_empty() { "" } else { "; " };
+            details.push_str(&format!("{separator}undo {name}: {}", failed.msg));
         }
     }
-    Err(PluginErrorFrom(error))
+    Err(Failure(error.with_details(details)))
 }

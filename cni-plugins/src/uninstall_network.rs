@@ -1,12 +1,10 @@
 //! `coracle-cni uninstall-network NAME`: takes back what the network's first attachment changed on this host.
 
-use crate::bridge;
-use crate::failure::PluginErrorFrom;
+use crate::attach::veth;
 use crate::host_local::{Store, StoreError};
 use crate::record::{self, Lock, Record, RecordError};
 use crate::rules::{Rules, RulesError};
 use crate::sysctl::{self, SysctlError};
-use coracle_cni_protocol::PluginError;
 use coracle_cni_protocol::identifier::{self, IdentifierError};
 use coracle_linux::netlink::route::link::{self, Which};
 use coracle_linux::netlink::{NetlinkError, Protocol, Socket};
@@ -31,7 +29,7 @@ pub(crate) enum UninstallError {
     Link(#[source] NetlinkError),
     /// Finding links.
     #[error("find attachments")]
-    Attachments(#[source] PluginError),
+    Attachments(#[source] NetlinkError),
     /// Rules.
     #[error("remove rules")]
     Rules(#[source] RulesError),
@@ -55,8 +53,7 @@ pub(crate) fn uninstall_network(name: &str, force: bool) -> Result<(), Uninstall
     let lock = Lock::take()?;
     let record = Record::load(name)?;
     let mut socket = Socket::open(Protocol::Route).map_err(UninstallError::Link)?;
-    let links = bridge::host_ends(&mut socket, name)
-        .map_err(|PluginErrorFrom(error)| UninstallError::Attachments(error))?;
+    let links = veth::host_ends(&mut socket, name).map_err(UninstallError::Attachments)?;
     if !force {
         // Down and off the bridge: detached, and the kernel is about to delete it with its namespace.
         let attached = links.iter().filter(|link| link.up || link.master.is_some());

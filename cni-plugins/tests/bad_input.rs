@@ -377,6 +377,65 @@ fn each_wrong_key_is_named() {
     });
 }
 
+/// Everything is read before anything is touched, so that a key that is wrong leaves nothing, wherever it stands.
+#[test]
+fn a_wrong_key_is_found_before_anything_is_made() {
+    on_node(|node| {
+        let netns = node.netns("a");
+        let host_local = json!({"type": "x", "ipMasq": true, "isGateway": true,
+            "ipam": {"type": "host-local", "dataDir": "/run/ipam", "subnet": "10.7.0.0/24"}});
+        let cases = [
+            json!({"dns": 7}),
+            json!({"dns": {"nameservers": "x"}}),
+            json!({"prevResult": {"ips": [{"address": "x"}]}}),
+            json!({"runtimeConfig": {"mac": "x"}}),
+            json!({"runtimeConfig": {"ips": ["x"]}}),
+            json!({"ipMasqBackend": "pf"}),
+            json!({"ipam": {"routes": [{"dst": "x"}]}}),
+            json!({"ipam": {"resolvConf": "/run/nothing"}}),
+            json!({"ipam": {"subnet": "10.7.0.9/24"}}),
+            json!({"ipam": {"type": "unheard-of"}}),
+        ];
+        let env = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "a"),
+            ("CNI_NETNS", netns.to_str().unwrap()),
+        ];
+        for change in cases {
+            node.fails(
+                "bridge",
+                &env,
+                &single("1.0.0", merged(host_local.clone(), &change)),
+            );
+            assert_eq!(node.links(), Vec::<String>::new(), "{change}");
+            for made in ["/run/coracle-cni", "/run/ipam"] {
+                assert!(!std::path::Path::new(made).exists(), "{change}: {made}");
+            }
+        }
+        let settings = || node.inside(&netns, || node::setting("ipv4/conf/lo/arp_filter"));
+        let before = settings();
+        let sysctl = json!({"sysctl": {"net.ipv4.conf.lo.arp_filter": "1"}});
+        for change in [
+            json!({"prevResult": 7}),
+            json!({"prevResult": null}),
+            json!({"prevResult": {}, "mtu": "x"}),
+        ] {
+            node.fails("tuning", &env, &single("1.0.0", merged(sysctl.clone(), &change)));
+            assert_eq!(settings(), before, "{change}");
+        }
+        let up = || {
+            node.inside(&netns, || {
+                std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap()
+            })
+        };
+        let down = [&env[1..], &[("CNI_COMMAND", "DEL"), ("CNI_IFNAME", "lo")]].concat();
+        node.ok("loopback", &down, &single("1.0.0", json!({})));
+        let before = up();
+        node.fails("loopback", &env, &single("1.0.0", json!({"prevResult": 7})));
+        assert_eq!(up(), before, "the loopback interface was set up");
+    });
+}
+
 #[test]
 fn namespaces_that_are_none_are_refused() {
     on_node(|node| {

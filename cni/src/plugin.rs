@@ -54,24 +54,29 @@ pub struct Request {
     pub environment: Environment,
 }
 
-/// The commands of the protocol. What a plugin does not have succeeds without doing anything.
-pub trait Plugin {
+/// What a plugin does for one command of the protocol.
+pub type Does<T, E> = fn(&Request) -> Result<T, E>;
+
+/// Tells whether a path is the plugin's own network namespace.
+pub type IsOwnNamespace<E> = fn(&str) -> Result<bool, E>;
+
+/// A plugin: what it does for each command of the protocol. `E` is the plugin's own failure.
+#[derive(Debug, Clone, Copy)]
+pub struct Plugin<E> {
+    /// Its type in configurations, which is the name of its program.
+    pub name: &'static str,
     /// Attaches a container.
-    fn add(&self, request: &Request) -> Result<CniResult, PluginError>;
+    pub add: Does<CniResult, E>,
     /// Detaches it; succeeds when it is not attached.
-    fn del(&self, request: &Request) -> Result<(), PluginError>;
+    pub del: Does<(), E>,
     /// Fails when the attachment is not as ADD left it.
-    fn check(&self, request: &Request) -> Result<(), PluginError>;
-    /// Removes what belongs to no valid attachment of the network.
-    fn gc(&self, _: &Request) -> Result<(), PluginError> {
-        Ok(())
-    }
-    /// Fails when ADD could not work.
-    fn status(&self, _: &Request) -> Result<(), PluginError> {
-        Ok(())
-    }
-    /// Whether ADD, CHECK and DEL must not be asked for the plugin's own network namespace.
-    fn is_own_namespace(&self, netns: &str) -> Result<bool, PluginError>;
+    pub check: Does<(), E>,
+    /// Removes what belongs to no valid attachment of the network. Without it, GC succeeds and does nothing.
+    pub gc: Option<Does<(), E>>,
+    /// Fails when ADD could not work. Without it, STATUS succeeds.
+    pub status: Option<Does<(), E>>,
+    /// ADD, CHECK and DEL are refused for the plugin's own network namespace. Without it, they are not.
+    pub is_own_namespace: Option<IsOwnNamespace<E>>,
 }
 
 /// What the program prints and how it exits.
@@ -124,9 +129,9 @@ const VARIABLES: [Variable; 5] = [
 ];
 
 /// Runs one command of a plugin. `input` is called for standard input, and not at all for VERSION.
-pub fn run(
+pub fn run<E: Into<PluginError>>(
     about: &str,
-    plugin: &dyn Plugin,
+    plugin: &Plugin<E>,
     environment: Environment,
     input: impl FnOnce() -> std::io::Result<Vec<u8>>,
 ) -> Output {
@@ -163,8 +168,8 @@ pub fn run(
 
 type Failure = (PluginError, Option<Version>);
 
-fn answer(
-    plugin: &dyn Plugin,
+fn answer<E: Into<PluginError>>(
+    plugin: &Plugin<E>,
     environment: Environment,
     input: impl FnOnce() -> std::io::Result<Vec<u8>>,
 ) -> Result<Option<Value>, Failure> {
@@ -184,32 +189,39 @@ fn answer(
     dispatch(plugin, &command, &request).map_err(|error| (error, Some(version)))
 }
 
-fn dispatch(plugin: &dyn Plugin, command: &str, request: &Request) -> Result<Option<Value>, PluginError> {
+fn dispatch<E: Into<PluginError>>(
+    plugin: &Plugin<E>,
+    command: &str,
+    request: &Request,
+) -> Result<Option<Value>, PluginError> {
     match command {
         "ADD" => {
             refuse_own_namespace(plugin, request)?;
-            let result = plugin.add(request)?;
+            let result = (plugin.add)(request).map_err(Into::into)?;
             return Ok(Some(result.to_json(request.version)));
         }
         "CHECK" => {
             allow(request.version.has_check(), "CHECK", request)?;
             refuse_own_namespace(plugin, request)?;
-            plugin.check(request)?;
+            (plugin.check)(request).map_err(Into::into)?;
         }
         "DEL" => {
             // A namespace that is gone is nobody's own.
             if !request.netns.is_empty() && std::path::Path::new(&request.netns).exists() {
                 refuse_own_namespace(plugin, request)?;
             }
-            plugin.del(request)?;
+            (plugin.del)(request).map_err(Into::into)?;
         }
         "GC" => {
             allow(request.version.has_gc(), "GC", request)?;
-            plugin.gc(request)?;
+            plugin.gc.map_or(Ok(()), |gc| gc(request)).map_err(Into::into)?;
         }
         "STATUS" => {
             allow(request.version.has_gc(), "STATUS", request)?;
-            plugin.status(request)?;
+            plugin
+                .status
+                .map_or(Ok(()), |status| status(request))
+                .map_err(Into::into)?;
         }
         other => {
             return Err(PluginError::new(
@@ -304,9 +316,18 @@ fn split_args(text: &str) -> Result<Vec<(String, String)>, PluginError> {
         .collect()
 }
 
-fn refuse_own_namespace(plugin: &dyn Plugin, request: &Request) -> Result<(), PluginError> {
+fn refuse_own_namespace<E: Into<PluginError>>(
+    plugin: &Plugin<E>,
+    request: &Request,
+) -> Result<(), PluginError> {
     let forced = request.environment.text("CNI_NETNS_OVERRIDE").to_uppercase();
-    if forced != "1" && forced != "TRUE" && plugin.is_own_namespace(&request.netns)? {
+    let Some(is_own_namespace) = plugin
+        .is_own_namespace
+        .filter(|_| forced != "1" && forced != "TRUE")
+    else {
+        return Ok(());
+    };
+    if is_own_namespace(&request.netns).map_err(Into::into)? {
         let text = "plugin's netns and netns from CNI_NETNS should not be the same";
         return Err(PluginError::new(Code::INVALID_NETNS, text));
     }

@@ -1,29 +1,24 @@
 //! The plugin's side against a plugin that does nothing: which input gives which code.
 
-use coracle_cni_protocol::plugin::{Environment, Output, Plugin, Request, run};
-use coracle_cni_protocol::{CniResult, Code, PluginError};
+use coracle_cni_protocol::plugin::{Environment, Output, Plugin, run};
+use coracle_cni_protocol::{Code, PluginError};
 use serde_json::{Value, json};
 
-struct Noop;
-
-impl Plugin for Noop {
-    fn add(&self, request: &Request) -> Result<CniResult, PluginError> {
+const NOOP: Plugin<PluginError> = Plugin {
+    name: "noop",
+    add: |request| {
         Ok(request
             .config
             .prev_result()
             .unwrap_or_default()
             .unwrap_or_default())
-    }
-    fn del(&self, _: &Request) -> Result<(), PluginError> {
-        Ok(())
-    }
-    fn check(&self, _: &Request) -> Result<(), PluginError> {
-        Err(PluginError::new(Code(107), "broken"))
-    }
-    fn is_own_namespace(&self, netns: &str) -> Result<bool, PluginError> {
-        Ok(netns == "/own")
-    }
-}
+    },
+    del: |_| Ok(()),
+    check: |_| Err(PluginError::new(Code(107), "broken")),
+    gc: None,
+    status: None,
+    is_own_namespace: Some(|netns| Ok(netns == "/own")),
+};
 
 const FULL: [(&str, &str); 5] = [
     ("CNI_COMMAND", "ADD"),
@@ -39,7 +34,7 @@ fn call(changes: &[(&str, &str)], stdin: &str) -> Output {
     for (name, value) in changes {
         environment.insert(name.to_string(), value.to_string());
     }
-    run("noop plugin", &Noop, Environment(environment), || {
+    run("noop plugin", &NOOP, Environment(environment), || {
         Ok(stdin.as_bytes().to_vec())
     })
 }
@@ -117,7 +112,7 @@ fn without_a_command_it_says_what_it_is_and_succeeds() {
 #[test]
 fn version_needs_nothing_else_and_does_not_read_input() {
     let only = Environment([("CNI_COMMAND".to_owned(), "VERSION".to_owned())].into());
-    let output = run("noop", &Noop, only, || {
+    let output = run("noop", &NOOP, only, || {
         Err(std::io::Error::other("must not be read"))
     });
     let value: Value = serde_json::from_str(&output.stdout).unwrap();

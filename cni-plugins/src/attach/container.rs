@@ -1,15 +1,13 @@
 //! The container's side: addresses and routes of the new interface.
 
-use crate::bridge::BridgeError;
-use crate::bridge::plan::Plan;
-use crate::failure::Outcome;
+use crate::failure::{Coded, Outcome};
 use crate::netns::Netns;
 use crate::sysctl;
-use coracle_cni_protocol::{CniResult, Route};
+use coracle_cni_protocol::{CniResult, Code, Route};
 use coracle_linux::netlink::route::address::{self, State};
-use coracle_linux::netlink::route::link::{self, Change, Mac, Which};
+use coracle_linux::netlink::route::link::{self, Change, Link, Mac, Which};
 use coracle_linux::netlink::route::route;
-use coracle_linux::netlink::{Message, Socket};
+use coracle_linux::netlink::{Message, NetlinkError, Socket};
 use nix::errno::Errno;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -17,6 +15,29 @@ use std::time::{Duration, Instant};
 /// The kernel asks once and waits a second, after up to a second of delay, unless it is told otherwise.
 const DUPLICATES_LIMIT: Duration = Duration::from_secs(10);
 const DUPLICATES_PAUSE: Duration = Duration::from_millis(20);
+const SCOPE_LINK: u8 = 253;
+
+/// The interface cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContainerError {
+    /// It was just made and is gone.
+    #[error("interface {0:?} disappeared")]
+    Vanished(String),
+    /// Somebody else on the network has the address.
+    #[error("address {0} is already used by another host of the network")]
+    Duplicate(IpAddr),
+    /// The search for duplicates does not end.
+    #[error("the search for duplicates of address {0} did not end")]
+    Tentative(IpAddr),
+}
+
+impl Coded for ContainerError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Vanished(_) | Self::Duplicate(_) | Self::Tentative(_) => Code::INTERNAL,
+        }
+    }
+}
 
 /// Gives the interface its addresses, sets it up and adds the routes. `socket` is one of the container's namespace.
 ///
@@ -25,21 +46,48 @@ pub(crate) fn configure(
     socket: &mut Socket,
     netns: &Netns,
     ifname: &str,
-    plan: &Plan,
+    detect_duplicates: bool,
     result: &CniResult,
 ) -> Outcome<()> {
-    let link =
-        link::find(socket, Which::Name(ifname))?.ok_or_else(|| BridgeError::Vanished(ifname.to_owned()))?;
+    let link = find(socket, ifname)?;
     let v6 = result.ips.iter().any(|ip| ip.address.addr().is_ipv6());
     if v6 && link.ipv6_disabled {
-        netns.inside(|| sysctl::ensure(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"))??;
+        netns.inside(|| {
+            let setting = format!("net/ipv6/conf/{ifname}/disable_ipv6");
+            Ok(sysctl::ensure(&setting, "0")?)
+        })?;
     }
-    let own_link_local = link.mac.filter(|_| v6 && !plan.detect_duplicates);
+    let own_link_local = link.mac.filter(|_| v6 && !detect_duplicates);
+    let mut messages = addresses(&link, own_link_local, detect_duplicates, result);
+    let routes_from = messages.len();
+    messages.extend(routes(result, link.index));
+    for refusal in socket.request_each(&messages)? {
+        // The very same route from another network of this container is as good.
+        if refusal.index < routes_from || refusal.errno != Errno::EEXIST {
+            return Err(NetlinkError::Refused(refusal).into());
+        }
+    }
+    // Reading a link brings its state up to date: what it says when it is ready, it says now.
+    link::find(socket, Which::Index(link.index))?;
+    Ok(())
+}
+
+/// Settings, addresses, up: in this order.
+fn addresses(
+    link: &Link,
+    own_link_local: Option<Mac>,
+    detect_duplicates: bool,
+    result: &CniResult,
+) -> Vec<Message> {
     let which = Which::Index(link.index);
     let settings = Change {
         // Neighbours learn at once when an address moves to another MAC address.
         arp_notify: Some(true),
         no_link_local: own_link_local.is_some(),
+        ..Change::default()
+    };
+    let up = Change {
+        up: Some(true),
         ..Change::default()
     };
     let mut messages = vec![link::change(which, &settings)];
@@ -51,44 +99,27 @@ pub(crate) fn configure(
             link.index,
             ip.address.addr(),
             ip.address.prefix_len(),
-            plan.detect_duplicates,
+            detect_duplicates,
         )
     }));
-    messages.push(link::change(
-        which,
-        &Change {
-            up: Some(true),
-            ..Change::default()
-        },
-    ));
-    let routes_from = messages.len();
-    messages.extend(routes(result, link.index));
-    for refusal in socket.request_each(&messages)? {
-        // The very same route from another network of this container is as good.
-        if refusal.index < routes_from || refusal.errno != Errno::EEXIST {
-            return Err(coracle_linux::netlink::NetlinkError::Refused(refusal).into());
-        }
-    }
-    // Reading a link brings its state up to date: what it says when it is ready, it says now.
-    link::find(socket, which)?;
-    Ok(())
+    messages.push(link::change(which, &up));
+    messages
 }
 
 /// Waits until the kernel has looked for duplicates of the addresses: a second or two.
 pub(crate) fn wait_for_addresses(socket: &mut Socket, ifname: &str) -> Outcome<()> {
-    let link =
-        link::find(socket, Which::Name(ifname))?.ok_or_else(|| BridgeError::Vanished(ifname.to_owned()))?;
+    let link = find(socket, ifname)?;
     let end = Instant::now() + DUPLICATES_LIMIT;
     loop {
         let present = address::list(socket, link.index)?;
         if let Some(found) = present.iter().find(|found| found.state == State::Duplicate) {
-            return Err(BridgeError::Duplicate(found.address).into());
+            return Err(ContainerError::Duplicate(found.address).into());
         }
         let Some(found) = present.iter().find(|found| found.state == State::Tentative) else {
             return Ok(());
         };
         if Instant::now() > end {
-            return Err(BridgeError::Tentative(found.address).into());
+            return Err(ContainerError::Tentative(found.address).into());
         }
         std::thread::sleep(DUPLICATES_PAUSE);
     }
@@ -137,41 +168,7 @@ fn routes(result: &CniResult, link: u32) -> Vec<Message> {
     result.routes.iter().map(plan).collect()
 }
 
-const SCOPE_LINK: u8 = 253;
-
-/// Adds a default route for each family that has a gateway, unless the address manager gave one.
-pub(crate) fn add_default_routes(result: &mut CniResult) -> Outcome<()> {
-    for v4 in [true, false] {
-        let gateway = result
-            .ips
-            .iter()
-            .filter(|ip| ip.address.addr().is_ipv4() == v4)
-            .find_map(|ip| ip.gateway);
-        let Some(gateway) = gateway else { continue };
-        let default = |route: &&Route| route.dst.prefix_len() == 0 && route.dst.addr().is_ipv4() == v4;
-        match result.routes.iter().find(default) {
-            Some(Route { gw: Some(other), .. }) if *other != gateway => {
-                return Err(BridgeError::OtherDefaultRoute(*other).into());
-            }
-            Some(_) => {}
-            None => result.routes.push(default_route(gateway)),
-        }
-    }
-    Ok(())
-}
-
-fn default_route(gateway: IpAddr) -> Route {
-    let any: IpAddr = match gateway {
-        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-    };
-    Route {
-        dst: ipnet::IpNet::new_assert(any, 0),
-        gw: Some(gateway),
-        mtu: None,
-        advmss: None,
-        priority: None,
-        table: None,
-        scope: None,
-    }
+fn find(socket: &mut Socket, ifname: &str) -> Outcome<Link> {
+    let found = link::find(socket, Which::Name(ifname))?;
+    Ok(found.ok_or_else(|| ContainerError::Vanished(ifname.to_owned()))?)
 }

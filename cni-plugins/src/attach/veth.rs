@@ -1,14 +1,14 @@
-//! The veth pair: made off the bridge, joined to it later.
+//! The veth pair: one end in the container, the other on the host, up, and on no bridge yet.
+//!
+//! The host end's name and alias follow from the owner, so that DEL and GC find it without being told.
 
-use crate::bridge::BridgeError;
-use crate::bridge::plan::Plan;
-use crate::failure::Outcome;
+use crate::failure::{Coded, Outcome};
 use crate::netns::Netns;
-use crate::owner::Owner;
+use crate::owner::{self, Owner};
 use crate::undo::Undo;
-use coracle_cni_protocol::plugin::Request;
+use coracle_cni_protocol::Code;
 use coracle_linux::netlink::route::link::{self, Change, Link, Mac, Veth, Which};
-use coracle_linux::netlink::{Message, NetlinkError, Socket};
+use coracle_linux::netlink::{Message, NetlinkError, Protocol, Socket};
 use nix::errno::Errno;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -17,53 +17,86 @@ use std::time::{Duration, Instant};
 const OPERATIONAL_LIMIT: Duration = Duration::from_secs(10);
 const OPERATIONAL_PAUSE: Duration = Duration::from_micros(200);
 
+/// The pair cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VethError {
+    /// The container has an interface of this name.
+    #[error("container interface {0:?} already exists")]
+    InterfaceExists(String),
+    /// The host has a link of the name that the attachment's would have.
+    #[error("host interface {0:?} exists and belongs to something else")]
+    HostInterfaceExists(String),
+    /// It was just made and is gone.
+    #[error("interface {0:?} disappeared")]
+    Vanished(String),
+    /// It does not come to carry packets.
+    #[error("interface {0:?} stays down")]
+    NotOperational(String),
+}
+
+impl Coded for VethError {
+    fn code(&self) -> Code {
+        match self {
+            Self::InterfaceExists(_)
+            | Self::HostInterfaceExists(_)
+            | Self::Vanished(_)
+            | Self::NotOperational(_) => Code::INTERNAL,
+        }
+    }
+}
+
 /// The pair of an attachment.
 pub(crate) struct Pair<'a> {
-    request: &'a Request,
-    plan: &'a Plan,
+    owner: &'a Owner,
     netns: &'a Netns,
-    bridge: &'a Link,
-    owner: Owner,
     name: String,
+    mac: Option<Mac>,
+    mtu: Option<u32>,
+}
+
+/// MAC addresses of both ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Macs {
+    /// Of the host's.
+    pub(crate) host: Mac,
+    /// Of the container's.
+    pub(crate) container: Mac,
 }
 
 impl<'a> Pair<'a> {
-    /// What it is going to be.
-    pub(crate) fn of(request: &'a Request, plan: &'a Plan, netns: &'a Netns, bridge: &'a Link) -> Self {
-        let owner = Owner::of(request);
+    /// What it is going to be: `mac` is what somebody wants for the container's end.
+    pub(crate) fn of(owner: &'a Owner, netns: &'a Netns, mac: Option<Mac>, mtu: Option<u32>) -> Self {
         Self {
-            request,
-            plan,
-            netns,
-            bridge,
-            name: owner.veth(),
             owner,
+            netns,
+            name: owner.veth(),
+            mac,
+            mtu,
         }
     }
 
-    /// Makes it with the container's end in place and down, the host end named, up and on no bridge. Returns the MAC
-    /// addresses of the host end and of the container's.
+    /// Makes it with the container's end in place and down, the host end named, up and on no bridge.
     pub(crate) fn make(
         &self,
         socket: &mut Socket,
         address: Option<IpAddr>,
         undo: &mut Undo<'_>,
-    ) -> Outcome<(Mac, Mac)> {
-        let (host_mac, container_mac) = (
-            self.owner.host_mac(),
-            self.plan.mac.unwrap_or_else(|| self.owner.container_mac(address)),
-        );
+    ) -> Outcome<Macs> {
+        let macs = Macs {
+            host: self.owner.host_mac(),
+            container: self.mac.unwrap_or_else(|| self.owner.container_mac(address)),
+        };
         let veth = link::new_veth(&Veth {
             name: &self.name,
-            mac: host_mac,
-            peer_name: &self.request.ifname,
-            peer_mac: container_mac,
+            mac: macs.host,
+            peer_name: self.owner.ifname(),
+            peer_mac: macs.container,
             peer_namespace: self.netns.fd(),
-            mtu: self.plan.mtu,
+            mtu: self.mtu,
         });
         match socket.request(std::slice::from_ref(&veth)) {
             Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                remove_stale(socket, &self.name, &self.owner.comment())?;
+                remove_stale(socket, self.owner)?;
                 socket.request(&[veth])?;
             }
             other => other?,
@@ -71,41 +104,28 @@ impl<'a> Pair<'a> {
         let name = self.name.clone();
         undo.push("veth", move || Ok(coracle_linux::link::delete(&name)?));
         self.name_and_set_up(socket)?;
-        Ok((host_mac, container_mac))
+        Ok(macs)
     }
 
-    /// Makes the host end a port of the bridge.
-    pub(crate) fn join(&self, socket: &mut Socket) -> Outcome<()> {
-        let join = Change {
-            master: Some(self.bridge.index),
-            ..Change::default()
-        };
-        let port = Change {
-            hairpin: self.plan.hairpin.then_some(true),
-            isolated: self.plan.isolated.then_some(true),
-            ..Change::default()
-        };
-        let mut messages = vec![self.change(&join)];
-        if self.plan.hairpin || self.plan.isolated {
-            messages.push(self.change(&port));
-        }
-        Ok(socket.request(&messages)?)
+    /// Name of the host end.
+    pub(crate) fn host_name(&self) -> &str {
+        &self.name
     }
 
-    /// Waits until packets pass: a port joins the bridge as one that forwards, and none is lost after an ADD.
+    /// Waits until packets pass: none is lost after an ADD.
     pub(crate) fn wait_until_operational(&self, socket: &mut Socket) -> Outcome<()> {
         let end = Instant::now() + OPERATIONAL_LIMIT;
         while Instant::now() < end {
             let found = link::find(socket, Which::Name(&self.name))?;
             if found
-                .ok_or_else(|| BridgeError::Vanished(self.name.clone()))?
+                .ok_or_else(|| VethError::Vanished(self.name.clone()))?
                 .operational
             {
                 return Ok(());
             }
             std::thread::sleep(OPERATIONAL_PAUSE);
         }
-        Err(BridgeError::NotOperational(self.name.clone()).into())
+        Err(VethError::NotOperational(self.name.clone()).into())
     }
 
     /// Two messages: naming a link that is up makes the kernel look through all its IPv6 routes.
@@ -138,17 +158,94 @@ impl<'a> Pair<'a> {
     }
 }
 
+/// A second ADD must not take the first one's veth for its own. But one that a DEL has disconnected, and whose deletion
+/// its child waits for, may go now.
+pub(crate) fn refuse_existing(owner: &Owner, inside: &mut Socket, host: &mut Socket) -> Outcome<()> {
+    if link::find(inside, Which::Name(owner.ifname()))?.is_none() {
+        return Ok(());
+    }
+    let disconnected = link::find(host, Which::Name(&owner.veth()))?
+        .is_some_and(|link| link.alias == Some(owner.comment()) && !link.up && link.master.is_none());
+    if disconnected {
+        remove_stale(host, owner)?;
+    }
+    // Also when the child was faster just now.
+    if link::find(inside, Which::Name(owner.ifname()))?.is_some() {
+        return Err(VethError::InterfaceExists(owner.ifname().to_owned()).into());
+    }
+    Ok(())
+}
+
 /// Deletes a host end of ours that its container no longer has: an earlier DEL's child is about to, or an ADD was killed.
-pub(crate) fn remove_stale(socket: &mut Socket, name: &str, comment: &str) -> Outcome<()> {
-    let Some(found) = link::find(socket, Which::Name(name))? else {
+fn remove_stale(socket: &mut Socket, owner: &Owner) -> Outcome<()> {
+    let name = owner.veth();
+    let Some(found) = link::find(socket, Which::Name(&name))? else {
         return Ok(());
     };
-    // Without alias it is one that a killed ADD did not come to name.
-    if found.alias.as_deref().is_some_and(|alias| alias != comment) {
-        return Err(BridgeError::HostInterfaceExists(name.to_owned()).into());
+    if !is_of(&found, owner) {
+        return Err(VethError::HostInterfaceExists(name).into());
     }
     match socket.request(&[link::delete(Which::Index(found.index))]) {
-        Err(error) if error.errno() != Some(Errno::ENODEV) => Err(NetlinkError::into(error)),
+        Err(error) if error.errno() != Some(Errno::ENODEV) => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// The number of the attachment's host end, if it exists and is ours.
+pub(crate) fn host_end(owner: &Owner) -> Outcome<Option<u32>> {
+    let found = link::find(&mut Socket::open(Protocol::Route)?, Which::Name(&owner.veth()))?;
+    Ok(found.filter(|link| is_of(link, owner)).map(|link| link.index))
+}
+
+/// Without alias it is one that a killed ADD did not come to name.
+fn is_of(link: &Link, owner: &Owner) -> bool {
+    link.alias.as_ref().is_none_or(|alias| *alias == owner.comment())
+}
+
+/// Takes a host end off the network, so that its address can be given to the next one.
+pub(crate) fn disconnect(host_end: u32) -> Outcome<()> {
+    let off = Change {
+        master: Some(0),
+        ..Change::default()
+    };
+    let down = Change {
+        up: Some(false),
+        ..Change::default()
+    };
+    // Off the bridge first: a port that goes down makes the bridge look through all others, and so does one that leaves.
+    let which = Which::Index(host_end);
+    let changes = [link::change(which, &off), link::change(which, &down)];
+    match Socket::open(Protocol::Route)?.request(&changes) {
+        // It went with its namespace this moment.
+        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The host ends of a network, each with the comment that names its owner.
+pub(crate) fn host_ends(socket: &mut Socket, network: &str) -> Result<Vec<Link>, NetlinkError> {
+    let mut links = link::list(socket)?;
+    links.retain(|link| {
+        let alias = link.alias.as_deref().unwrap_or_default();
+        link.kind.as_deref() == Some("veth") && alias.contains('/') && owner::network_of(alias) == network
+    });
+    Ok(links)
+}
+
+/// Deletes the host ends of all owners of the network that are not to be kept.
+pub(crate) fn collect(network: &str, keep: &[Owner]) -> Outcome<()> {
+    let keep: Vec<_> = keep.iter().map(Owner::comment).collect();
+    let mut socket = Socket::open(Protocol::Route)?;
+    let mut stale = host_ends(&mut socket, network)?;
+    stale.retain(|link| !keep.contains(&link.alias.clone().unwrap_or_default()));
+    let deletions: Vec<_> = stale
+        .iter()
+        .map(|link| link::delete(Which::Index(link.index)))
+        .collect();
+    for refusal in socket.request_each(&deletions)? {
+        if refusal.errno != Errno::ENODEV {
+            return Err(NetlinkError::Refused(refusal).into());
+        }
+    }
+    Ok(())
 }

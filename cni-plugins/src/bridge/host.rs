@@ -6,63 +6,80 @@ use crate::failure::Outcome;
 use crate::owner;
 use crate::record::{self, Lock, Record};
 use crate::sysctl;
-use coracle_linux::netlink::Socket;
 use coracle_linux::netlink::route::link::{self, Change, Link, Which};
 use coracle_linux::netlink::route::{address, forwarding};
+use coracle_linux::netlink::{Protocol, Socket};
 use ipnet::IpNet;
 use nix::errno::Errno;
 
 /// Finds the bridge or makes it. A standing one costs one question.
-pub(super) fn ensure_bridge(socket: &mut Socket, network: &str, plan: &Plan) -> Outcome<Link> {
-    let found = match link::find(socket, Which::Name(&plan.bridge))? {
-        Some(found) if found.kind.as_deref() == Some("bridge") => found,
-        Some(_) => return Err(BridgeError::NotABridge(plan.bridge.clone()).into()),
-        None => make_bridge(socket, network, plan)?,
+pub(super) fn ensure_bridge(socket: &mut Socket, plan: &Plan) -> Outcome<Link> {
+    let (network, name) = (plan.owner.network(), &plan.bridge.name);
+    let found = match find(socket, name)? {
+        Some(found) => found,
+        None => make_bridge(socket, plan)?,
     };
     if !found.up {
         prepare(plan)?;
     }
-    if !found.up || plan.promiscuous && !found.promiscuous {
+    let promiscuous = plan.bridge.promiscuous;
+    if !found.up || promiscuous && !found.promiscuous {
         let change = Change {
             up: Some(true),
-            promiscuous: plan.promiscuous.then_some(true),
+            promiscuous: promiscuous.then_some(true),
             ..Change::default()
         };
         socket.request(&[link::change(Which::Index(found.index), &change)])?;
     }
-    if Record::load(network)?.bridge.as_deref() != Some(&plan.bridge) {
+    if Record::load(network)?.bridge.as_ref() != Some(name) {
         let lock = Lock::take()?;
-        Record::change(network, &lock, |record| record.bridge = Some(plan.bridge.clone()))?;
+        Record::change(network, &lock, |record| record.bridge = Some(name.clone()))?;
     }
     Ok(found)
 }
 
-fn make_bridge(socket: &mut Socket, network: &str, plan: &Plan) -> Outcome<Link> {
+/// STATUS: whether the bridge is there or could be made.
+pub(super) fn status(plan: &Plan) -> Outcome<()> {
+    find(&mut Socket::open(Protocol::Route)?, &plan.bridge.name).map(drop)
+}
+
+fn find(socket: &mut Socket, name: &str) -> Outcome<Option<Link>> {
+    match link::find(socket, Which::Name(name))? {
+        Some(found) if found.kind.as_deref() != Some("bridge") => {
+            Err(BridgeError::NotABridge(name.to_owned()).into())
+        }
+        found => Ok(found),
+    }
+}
+
+fn make_bridge(socket: &mut Socket, plan: &Plan) -> Outcome<Link> {
+    let name = &plan.bridge.name;
     let lock = Lock::take()?;
     // Recorded first: a record of a bridge that was never made does no harm.
-    Record::change(network, &lock, |record| {
-        record.bridge = Some(plan.bridge.clone());
+    Record::change(plan.owner.network(), &lock, |record| {
+        record.bridge = Some(name.clone());
         record.bridge_made = true;
     })?;
     // A fixed MAC address: else the bridge takes its ports' smallest one, and changes it when pods come and go.
-    let mac = owner::local_mac(owner::hash(plan.bridge.as_bytes()) ^ boot_hash());
-    match socket.request(&[link::new_bridge(&plan.bridge, mac, plan.mtu)]) {
+    let mac = owner::local_mac(owner::hash(name.as_bytes()) ^ boot_hash());
+    match socket.request(&[link::new_bridge(name, mac, plan.bridge.mtu)]) {
         Err(error) if error.errno() != Some(Errno::EEXIST) => return Err(error.into()),
         _ => {}
     }
-    let made = link::find(socket, Which::Name(&plan.bridge))?;
-    made.ok_or_else(|| BridgeError::Vanished(plan.bridge.clone()).into())
+    let made = link::find(socket, Which::Name(name))?;
+    made.ok_or_else(|| BridgeError::Vanished(name.clone()).into())
 }
 
 /// Settings of a bridge that is not up yet: whoever is killed between making it and here leaves it down, and the next ADD
 /// finds it so.
 fn prepare(plan: &Plan) -> Outcome<()> {
     // The host does not configure itself from what containers advertise.
-    sysctl::ensure(&format!("net/ipv6/conf/{}/accept_ra", plan.bridge), "0")?;
+    let setting = |key: &str| format!("net/ipv6/conf/{}/{key}", plan.bridge.name);
+    sysctl::ensure(&setting("accept_ra"), "0")?;
     if !plan.detect_duplicates {
         // The bridge asks for its containers' MAC addresses from its link-local address: while that one is checked for
         // duplicates, a second or two, nothing that is forwarded reaches them.
-        sysctl::ensure(&format!("net/ipv6/conf/{}/accept_dad", plan.bridge), "0")?;
+        sysctl::ensure(&setting("accept_dad"), "0")?;
     }
     Ok(())
 }
@@ -70,7 +87,6 @@ fn prepare(plan: &Plan) -> Outcome<()> {
 /// Gives the bridge its gateway addresses and lets the host forward.
 pub(super) fn ensure_gateways(
     socket: &mut Socket,
-    network: &str,
     plan: &Plan,
     bridge: &Link,
     gateways: &[IpNet],
@@ -84,9 +100,9 @@ pub(super) fn ensure_gateways(
             continue;
         }
         for other in present.iter().filter(|found| is_rival(found, *gateway)) {
-            if !plan.force_address {
+            if !plan.bridge.force_address {
                 return Err(BridgeError::OtherAddress {
-                    bridge: plan.bridge.clone(),
+                    bridge: plan.bridge.name.clone(),
                     wanted: *gateway,
                 }
                 .into());
@@ -104,7 +120,7 @@ pub(super) fn ensure_gateways(
             _ => {}
         }
     }
-    ensure_forwarding(socket, network, gateways)
+    ensure_forwarding(socket, plan.owner.network(), gateways)
 }
 
 fn ensure_forwarding(socket: &mut Socket, network: &str, gateways: &[IpNet]) -> Outcome<()> {

@@ -5,17 +5,16 @@
 //! isolated, so that this holds without `br_netfilter`). Both are kept as elements of the network, one for all its
 //! containers. Chains of other programs are not touched: a FORWARD chain that drops by default needs its own exception.
 
-use crate::failure::{Outcome, invalid, unsupported};
-use crate::host_local;
+mod plan;
+
+use crate::failure::{Coded, Outcome};
 use crate::rules::{Entry, Key, Rules, WhenTaken, layout};
-use coracle_cni_protocol::plugin::{Plugin, Request};
-use coracle_cni_protocol::{CniResult, Code, PluginError};
+use coracle_cni_protocol::plugin::Request;
+use coracle_cni_protocol::{CniResult, Code};
 use coracle_linux::netlink::nftables::{Data, Element};
 use coracle_linux::netlink::route::link::{self, Change, Link, Which};
 use coracle_linux::netlink::{Protocol, Socket};
-
-/// The admin chain that upstream names when nothing else is said.
-const UPSTREAM_ADMIN_CHAIN: &str = "CNI-ADMIN";
+use plan::{Plan, Policy};
 
 /// The policy cannot be kept or is not.
 #[derive(Debug, thiserror::Error)]
@@ -31,87 +30,64 @@ pub(crate) enum FirewallError {
     Open(String),
 }
 
-impl FirewallError {
-    /// The protocol's code.
-    pub(crate) fn code(&self) -> Code {
+impl Coded for FirewallError {
+    fn code(&self) -> Code {
         match self {
             Self::Open(_) => Code::INTERNAL,
-            _ => Code::INVALID_CONFIG,
+            Self::NotChained | Self::NoBridge(_) => Code::INVALID_CONFIG,
         }
     }
 }
 
-/// The plugin.
-pub(crate) struct Firewall;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Policy {
-    Open,
-    SameBridge,
-    Isolated,
+/// ADD.
+pub(crate) fn add(request: &Request) -> Outcome<CniResult> {
+    let plan = Plan::of(request)?;
+    if plan.policy != Policy::Open {
+        close(&plan)?;
+    }
+    Ok(plan.prev)
 }
 
-impl Plugin for Firewall {
-    fn add(&self, request: &Request) -> Result<CniResult, PluginError> {
-        add(request).map_err(|error| error.0)
-    }
-
-    fn del(&self, _: &Request) -> Result<(), PluginError> {
-        // Nothing belongs to the attachment but a flag of its veth, which goes with that.
-        Ok(())
-    }
-
-    fn check(&self, request: &Request) -> Result<(), PluginError> {
-        check(request).map_err(|error| error.0)
-    }
-
-    fn status(&self, request: &Request) -> Result<(), PluginError> {
-        plan(request).map(drop).map_err(|error| error.0)
-    }
-
-    fn is_own_namespace(&self, netns: &str) -> Result<bool, PluginError> {
-        host_local::own_namespace(netns)
-    }
+/// DEL: nothing belongs to the attachment but a flag of its veth, which goes with that.
+pub(crate) fn del(_: &Request) -> Outcome<()> {
+    Ok(())
 }
 
-fn plan(request: &Request) -> Outcome<Policy> {
-    let text = |key: &str| request.config.get::<String>(key);
-    match text("backend")?.as_deref() {
-        None | Some("" | "nftables" | "iptables") => {}
-        Some("firewalld") => return Err(unsupported("backend", "firewalld is not supported")),
-        Some(other) => return Err(invalid("backend", format_args!("{other:?} is unknown"))),
-    }
-    let chain = text("iptablesAdminChainName")?.unwrap_or_default();
-    if !chain.is_empty() && chain != UPSTREAM_ADMIN_CHAIN {
-        return Err(unsupported(
-            "iptablesAdminChainName",
-            "there are no iptables chains: rules are nf_tables",
-        ));
-    }
-    match text("ingressPolicy")?.as_deref() {
-        None | Some("" | "open") => Ok(Policy::Open),
-        Some("same-bridge") => Ok(Policy::SameBridge),
-        Some("isolated") => Ok(Policy::Isolated),
-        Some(other) => Err(invalid(
-            "ingressPolicy",
-            format_args!("{other:?} is none of open, same-bridge, isolated"),
-        )),
-    }
-}
-
-fn add(request: &Request) -> Outcome<CniResult> {
-    let policy = plan(request)?;
-    let prev = request.config.prev_result()?.ok_or(FirewallError::NotChained)?;
-    if policy == Policy::Open {
-        return Ok(prev);
+/// CHECK.
+pub(crate) fn check(request: &Request) -> Outcome<()> {
+    let plan = Plan::of(request)?;
+    if plan.policy == Policy::Open {
+        return Ok(());
     }
     let mut socket = Socket::open(Protocol::Route)?;
-    let bridge = bridge(&mut socket, &prev, policy)?;
+    let bridge = bridge(&mut socket, &plan)?;
+    let mut rules = Rules::open()?;
+    for place in places(&bridge, plan.policy) {
+        if !rules.has(&place)? {
+            return Err(FirewallError::Open(bridge.name).into());
+        }
+    }
+    let ports = ports(&mut socket, &plan.prev, &bridge)?;
+    if plan.policy == Policy::Isolated && ports.iter().any(|port| !port.isolated) {
+        return Err(FirewallError::Open(bridge.name).into());
+    }
+    Ok(())
+}
+
+/// STATUS: the configuration is usable, and so are rules.
+pub(crate) fn status(request: &Request) -> Outcome<()> {
+    Policy::of(request)?;
+    Ok(Rules::open()?.usable()?)
+}
+
+fn close(plan: &Plan) -> Outcome<()> {
+    let mut socket = Socket::open(Protocol::Route)?;
+    let bridge = bridge(&mut socket, plan)?;
     let element = |(set, key): Key| {
         let element = Element {
             key,
             data: Data::None,
-            comment: request.network.clone(),
+            comment: plan.owner.network().to_owned(),
         };
         Entry {
             set,
@@ -119,37 +95,16 @@ fn add(request: &Request) -> Outcome<CniResult> {
             when_taken: WhenTaken::Share,
         }
     };
-    let entries: Vec<_> = places(&bridge, policy).into_iter().map(element).collect();
-    Rules::open()?.add(&entries, &request.network, &[])?;
-    if policy == Policy::Isolated {
-        for port in ports(&mut socket, &prev, &bridge)? {
+    let entries: Vec<_> = places(&bridge, plan.policy).into_iter().map(element).collect();
+    Rules::open()?.add(&entries, plan.owner.network(), &[])?;
+    if plan.policy == Policy::Isolated {
+        for port in ports(&mut socket, &plan.prev, &bridge)? {
             let isolated = Change {
                 isolated: Some(true),
                 ..Change::default()
             };
             socket.request(&[link::change(Which::Index(port.index), &isolated)])?;
         }
-    }
-    Ok(prev)
-}
-
-fn check(request: &Request) -> Outcome<()> {
-    let policy = plan(request)?;
-    let prev = request.config.prev_result()?.ok_or(FirewallError::NotChained)?;
-    if policy == Policy::Open {
-        return Ok(());
-    }
-    let mut socket = Socket::open(Protocol::Route)?;
-    let bridge = bridge(&mut socket, &prev, policy)?;
-    let mut rules = Rules::open()?;
-    for place in places(&bridge, policy) {
-        if !rules.has(&place)? {
-            return Err(FirewallError::Open(bridge.name).into());
-        }
-    }
-    let ports = ports(&mut socket, &prev, &bridge)?;
-    if policy == Policy::Isolated && ports.iter().any(|port| !port.isolated) {
-        return Err(FirewallError::Open(bridge.name).into());
     }
     Ok(())
 }
@@ -171,17 +126,12 @@ fn host_links(socket: &mut Socket, prev: &CniResult) -> Outcome<Vec<Link>> {
     Ok(found)
 }
 
-fn bridge(socket: &mut Socket, prev: &CniResult, policy: Policy) -> Outcome<Link> {
-    let links = host_links(socket, prev)?;
+fn bridge(socket: &mut Socket, plan: &Plan) -> Outcome<Link> {
+    let links = host_links(socket, &plan.prev)?;
     let bridge = links
         .into_iter()
         .find(|link| link.kind.as_deref() == Some("bridge"));
-    let name = if policy == Policy::Isolated {
-        "isolated"
-    } else {
-        "same-bridge"
-    };
-    Ok(bridge.ok_or(FirewallError::NoBridge(name))?)
+    Ok(bridge.ok_or_else(|| FirewallError::NoBridge(plan.policy.name()))?)
 }
 
 fn ports(socket: &mut Socket, prev: &CniResult, bridge: &Link) -> Outcome<Vec<Link>> {

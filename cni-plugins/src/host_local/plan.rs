@@ -1,29 +1,59 @@
 //! What the `ipam` part of a configuration asks for, checked.
 
+use super::Holder;
 use super::range::{RangeConfig, RangeError, RangeSet};
-use crate::failure::{Outcome, invalid};
+use crate::failure::{Coded, Outcome, invalid};
 use coracle_cni_protocol::plugin::Request;
-use coracle_cni_protocol::{Code, Dns, PluginError, Route};
+use coracle_cni_protocol::{Code, Dns, Route};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 const DATA_DIR: &str = "/var/lib/cni/networks";
 
-/// A checked `ipam` configuration.
+/// A configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    /// There is no `ipam` object.
+    #[error("ipam: IPAM config missing 'ipam' key, or not an object")]
+    NoIpam,
+    /// The file of name servers.
+    #[error("ipam.resolvConf: read {path}")]
+    ResolvConf {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// An argument that nobody knows, and `IgnoreUnknown` is not set.
+    #[error("CNI_ARGS: unknown args [\"{0}={1}\"]")]
+    UnknownArgument(String, String),
+}
+
+impl Coded for PlanError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoIpam => Code::INVALID_CONFIG,
+            Self::ResolvConf { .. } => Code::IO_FAILURE,
+            Self::UnknownArgument(..) => Code::INVALID_ENVIRONMENT,
+        }
+    }
+}
+
+/// What ADD gives.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
+    /// Where the addresses are kept.
+    pub(crate) place: Place,
     /// One address is given from each.
     pub(crate) sets: Vec<RangeSet>,
     /// Routes to hand on.
     pub(crate) routes: Vec<Route>,
-    /// Directory of this network's addresses.
-    pub(crate) dir: PathBuf,
-    /// The same without the network's name.
-    pub(crate) data_dir: PathBuf,
-    /// File to read name servers from.
-    pub(crate) resolv_conf: Option<PathBuf>,
+    /// Name servers to hand on.
+    pub(crate) dns: Dns,
     /// Addresses somebody wants.
     pub(crate) requested: Vec<IpAddr>,
 }
@@ -31,51 +61,73 @@ pub(crate) struct Plan {
 impl Plan {
     /// Reads and checks the configuration.
     pub(crate) fn of(request: &Request) -> Outcome<Self> {
-        if !request
-            .config
-            .map()
-            .get("ipam")
-            .is_some_and(serde_json::Value::is_object)
-        {
-            let text = "ipam: IPAM config missing 'ipam' key, or not an object";
-            return Err(PluginError::new(Code::INVALID_CONFIG, text).into());
+        let ipam = request.config.map().get("ipam");
+        if !ipam.is_some_and(serde_json::Value::is_object) {
+            return Err(PlanError::NoIpam.into());
         }
         let data_dir = data_dir(request)?;
-        let resolv_conf: String = of_ipam(request, "resolvConf")?;
+        let sets = sets(request)?;
         Ok(Self {
             requested: requested(request)?,
-            sets: sets(request)?,
             routes: of_ipam(request, "routes")?,
-            dir: data_dir.join(&request.network),
-            data_dir,
-            resolv_conf: Some(resolv_conf)
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
+            dns: dns(request)?,
+            place: Place::in_dir(data_dir, request, sets.clone()),
+            sets,
         })
     }
+}
 
-    /// Reads name servers from the file the configuration names.
-    pub(crate) fn dns(&self) -> Outcome<Dns> {
-        let Some(path) = &self.resolv_conf else {
-            return Ok(Dns::default());
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            PluginError::new(
-                Code::IO_FAILURE,
-                format!("ipam.resolvConf: read {}: {error}", path.display()),
-            )
-        })?;
-        Ok(parse_resolv_conf(&text))
+/// Where the addresses of an attachment are kept. Ranges or wishes that ADD refuses do not matter for that: they do not
+/// keep a DEL from freeing.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The directory of all networks.
+    pub(crate) data_dir: PathBuf,
+    /// That of this network.
+    pub(crate) dir: PathBuf,
+    /// Who has them.
+    pub(crate) holder: Holder,
+    /// The networks that they may be of, as far as they are known.
+    pub(crate) sets: Vec<RangeSet>,
+}
+
+impl Place {
+    /// The place that the configuration names; none when ADD refuses its directory, and so gave nothing.
+    pub(crate) fn of(request: &Request) -> Option<Self> {
+        let data_dir = data_dir(request).ok()?;
+        Some(Self::in_dir(data_dir, request, sets(request).unwrap_or_default()))
+    }
+
+    fn in_dir(data_dir: PathBuf, request: &Request, sets: Vec<RangeSet>) -> Self {
+        Self {
+            dir: data_dir.join(&request.network),
+            data_dir,
+            holder: Holder::new(&request.container_id, &request.ifname),
+            sets,
+        }
     }
 }
 
 /// The directory of the networks' addresses.
-pub(super) fn data_dir(request: &Request) -> Outcome<PathBuf> {
+fn data_dir(request: &Request) -> Outcome<PathBuf> {
     let data_dir: String = of_ipam(request, "dataDir")?;
     match data_dir.as_str() {
         "" => Ok(DATA_DIR.into()),
         path if path.starts_with('/') => Ok(path.into()),
         _ => Err(invalid("ipam.dataDir", "must be an absolute path")),
+    }
+}
+
+/// Name servers from the file that the configuration names.
+fn dns(request: &Request) -> Outcome<Dns> {
+    let path: String = of_ipam(request, "resolvConf")?;
+    if path.is_empty() {
+        return Ok(Dns::default());
+    }
+    let path = PathBuf::from(path);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(parse_resolv_conf(&text)),
+        Err(source) => Err(PlanError::ResolvConf { path, source }.into()),
     }
 }
 
@@ -130,8 +182,7 @@ fn requested(request: &Request) -> Outcome<Vec<IpAddr>> {
             "IP" | "IgnoreUnknown" => {}
             _ if ignore => {}
             _ => {
-                let text = format!("CNI_ARGS: unknown args [\"{key}={value}\"]");
-                return Err(PluginError::new(Code::INVALID_ENVIRONMENT, text).into());
+                return Err(PlanError::UnknownArgument(key.clone(), value.clone()).into());
             }
         }
     }
@@ -154,7 +205,7 @@ fn address(key: &str, text: &str) -> Outcome<IpAddr> {
     let plain = text.parse::<IpAddr>().ok();
     plain
         .or_else(|| text.parse::<IpNet>().ok().map(|network| network.addr()))
-        .ok_or_else(|| invalid(key, format_args!("{text:?} is no IP address")))
+        .ok_or_else(|| invalid(key, format_args!("{text:?} is not an IP address")))
 }
 
 fn parse_resolv_conf(text: &str) -> Dns {

@@ -1,5 +1,7 @@
 //! Ranges of addresses to give out.
 
+use crate::failure::Coded;
+use coracle_cni_protocol::Code;
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -39,7 +41,7 @@ pub(crate) struct RangeSet(Vec<Range>);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RangeError {
     /// Neither a network nor an address.
-    #[error("{key} {value:?} is no {what}")]
+    #[error("{key} {value:?} is not {what}")]
     Syntax {
         /// `subnet`, `rangeStart`, `rangeEnd` or `gateway`.
         key: &'static str,
@@ -89,10 +91,16 @@ pub(crate) enum RangeError {
     None,
 }
 
+impl Coded for RangeError {
+    fn code(&self) -> Code {
+        Code::INVALID_CONFIG
+    }
+}
+
 impl Range {
     /// Fills in defaults: everything between network and broadcast address, gateway first.
     pub(crate) fn plan(config: &RangeConfig) -> Result<Self, RangeError> {
-        let subnet: IpNet = parse("subnet", &config.subnet, "network such as 10.1.0.0/16")?;
+        let subnet: IpNet = parse("subnet", &config.subnet, "a network such as 10.1.0.0/16")?;
         if subnet.addr() != subnet.network() {
             return Err(RangeError::HostBits {
                 subnet,
@@ -108,7 +116,7 @@ impl Range {
         let default = |n| address(n, subnet.addr().is_ipv4());
         let given = |key, value: &Option<String>| {
             let text = value.as_deref().filter(|text| !text.is_empty());
-            text.map(|text| parse::<IpAddr>(key, text, "IP address"))
+            text.map(|text| parse::<IpAddr>(key, text, "an IP address"))
                 .transpose()
         };
         let start = given("rangeStart", &config.range_start)?.unwrap_or_else(|| default(first));

@@ -13,6 +13,8 @@
 //! finds what was begun. An address file that is empty is what a crash of another program left: it is free.
 //! Nothing is synced to disk: addresses do not outlive the boot they were given out in.
 
+use crate::failure::Coded;
+use coracle_cni_protocol::Code;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -38,6 +40,12 @@ pub(crate) struct StoreError {
     source: io::Error,
 }
 
+impl Coded for StoreError {
+    fn code(&self) -> Code {
+        Code::IO_FAILURE
+    }
+}
+
 /// A container's interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Holder {
@@ -52,6 +60,11 @@ impl Holder {
             container_id: container_id.to_owned(),
             ifname: ifname.to_owned(),
         }
+    }
+
+    /// The container.
+    pub(crate) fn container_id(&self) -> &str {
+        &self.container_id
     }
 
     fn content(&self) -> String {

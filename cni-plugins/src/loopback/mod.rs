@@ -1,46 +1,68 @@
-//! `loopback`: sets the loopback interface of the namespace up.
+//! `loopback`: sets the loopback interface of the namespace up. It always means `lo`, whatever `CNI_IFNAME` says.
 
-use crate::failure::Outcome;
-use crate::netns::{self, Netns};
-use coracle_cni_protocol::plugin::{Plugin, Request};
-use coracle_cni_protocol::{CniResult, Code, Interface, IpConfig, PluginError};
+use crate::attach::result;
+use crate::failure::{Coded, Outcome};
+use crate::netns::Netns;
+use coracle_cni_protocol::plugin::Request;
+use coracle_cni_protocol::{CniResult, Code, IpConfig};
 use coracle_linux::netlink::route::link::{self, Change, Link, Which};
 use coracle_linux::netlink::{Socket, route::address};
 use ipnet::IpNet;
 use serde_json::Map;
 
-/// The plugin. It always means `lo`, whatever `CNI_IFNAME` says.
-pub(crate) struct Loopback;
-
 const LO: &str = "lo";
 
-impl Plugin for Loopback {
-    fn add(&self, request: &Request) -> Result<CniResult, PluginError> {
-        add(request).map_err(|error| error.0)
-    }
+/// The interface is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoopbackError {
+    /// No namespace lacks one.
+    #[error("the namespace has no loopback interface")]
+    Missing,
+    /// CHECK: somebody set it down.
+    #[error("loopback interface is down")]
+    Down,
+}
 
-    fn del(&self, request: &Request) -> Result<(), PluginError> {
-        del(request).map_err(|error| error.0)
-    }
-
-    fn check(&self, request: &Request) -> Result<(), PluginError> {
-        check(request).map_err(|error| error.0)
-    }
-
-    fn is_own_namespace(&self, netns: &str) -> Result<bool, PluginError> {
-        netns::is_own(netns).map_err(|error| PluginError::from_error(Code::INVALID_NETNS, &error))
+impl Coded for LoopbackError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Missing | Self::Down => Code::INTERNAL,
+        }
     }
 }
 
-fn add(request: &Request) -> Outcome<CniResult> {
-    let mut socket = Netns::open(&request.netns)?.socket()??;
+/// ADD.
+pub(crate) fn add(request: &Request) -> Outcome<CniResult> {
+    let prev = request.config.prev_result()?;
+    let mut socket = Netns::open(&request.netns)?.socket()?;
     set(&mut socket, true)?;
     // In a chain the earlier result is handed on as it is (specification, section 2).
-    if let Some(prev) = request.config.prev_result()? {
-        return Ok(prev);
+    match prev {
+        Some(prev) => Ok(prev),
+        None => answer(&mut socket, &request.netns),
     }
-    let lo = lo(&mut socket)?;
-    let ips = address::list(&mut socket, lo.index)?;
+}
+
+/// DEL: sets it down, if the namespace is there.
+pub(crate) fn del(request: &Request) -> Outcome<()> {
+    match Netns::open_if_there(&request.netns) {
+        Some(netns) => set(&mut netns.socket()?, false),
+        None => Ok(()),
+    }
+}
+
+/// CHECK: it is up.
+pub(crate) fn check(request: &Request) -> Outcome<()> {
+    let mut socket = Netns::open(&request.netns)?.socket()?;
+    if lo(&mut socket)?.up {
+        return Ok(());
+    }
+    Err(LoopbackError::Down.into())
+}
+
+fn answer(socket: &mut Socket, netns: &str) -> Outcome<CniResult> {
+    let lo = lo(socket)?;
+    let ips = address::list(socket, lo.index)?;
     let ip = |found: &address::Address| {
         let address = IpNet::new(found.address, found.prefix).ok()?;
         Some(IpConfig {
@@ -50,46 +72,22 @@ fn add(request: &Request) -> Outcome<CniResult> {
             extra: Map::new(),
         })
     };
-    let mac = lo.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    let interface = Interface {
-        name: lo.name,
-        mac,
-        sandbox: request.netns.clone(),
-        ..Interface::default()
-    };
     Ok(CniResult {
-        interfaces: vec![interface],
+        interfaces: vec![result::of_container(result::interface(LO, lo.mac, None), netns)],
         ips: ips.iter().filter_map(ip).collect(),
         ..CniResult::default()
     })
 }
 
-fn del(request: &Request) -> Outcome<()> {
-    match Netns::open_if_there(&request.netns) {
-        Some(netns) => set(&mut netns.socket()??, false),
-        None => Ok(()),
-    }
-}
-
-fn check(request: &Request) -> Outcome<()> {
-    let mut socket = Netns::open(&request.netns)?.socket()??;
-    if lo(&mut socket)?.up {
-        return Ok(());
-    }
-    Err(PluginError::new(Code::INTERNAL, "loopback interface is down").into())
-}
-
 fn set(socket: &mut Socket, up: bool) -> Outcome<()> {
-    Ok(socket.request(&[link::change(
-        Which::Name(LO),
-        &Change {
-            up: Some(up),
-            ..Change::default()
-        },
-    )])?)
+    let change = Change {
+        up: Some(up),
+        ..Change::default()
+    };
+    Ok(socket.request(&[link::change(Which::Name(LO), &change)])?)
 }
 
 fn lo(socket: &mut Socket) -> Outcome<Link> {
-    link::find(socket, Which::Name(LO))?
-        .ok_or_else(|| PluginError::new(Code::INTERNAL, "the namespace has no loopback interface").into())
+    let found = link::find(socket, Which::Name(LO))?;
+    Ok(found.ok_or(LoopbackError::Missing)?)
 }

@@ -8,22 +8,19 @@
 //! find its way back. ::1 is not translated: IPv6 has no `route_localnet`.
 
 mod plan;
+mod way_back;
 
-use crate::failure::Outcome;
-use crate::host_local;
+use crate::failure::{Coded, Outcome};
 use crate::linger;
 use crate::owner::Owner;
-use crate::record;
 use crate::rules::layout::{self, NetworkChain};
 use crate::rules::{Key, Rules};
 use crate::undo::or_undo;
-use coracle_cni_protocol::plugin::{Plugin, Request};
-use coracle_cni_protocol::{CniResult, Code, PluginError};
-use coracle_linux::netlink::route::link::{self, Change, Which};
-use coracle_linux::netlink::route::route;
+use coracle_cni_protocol::plugin::Request;
+use coracle_cni_protocol::{CniResult, Code};
 use coracle_linux::netlink::{Protocol, Socket, conntrack};
 use ipnet::IpNet;
-use plan::{Plan, Source, addresses};
+use plan::{Mapping, Plan, Removal, Source};
 use std::net::IpAddr;
 
 /// Ports could not be published or are not.
@@ -36,16 +33,15 @@ pub(crate) enum PortmapError {
     #[error("no route to the container's address {0}")]
     NoRoute(IpAddr),
     /// CHECK found a difference.
-    #[error("{0} is not published for this container")]
+    #[error("host port {0} is not published for this container")]
     Missing(String),
 }
 
-impl PortmapError {
-    /// The protocol's code.
-    pub(crate) fn code(&self) -> Code {
+impl Coded for PortmapError {
+    fn code(&self) -> Code {
         match self {
             Self::NotChained => Code::INVALID_CONFIG,
-            _ => Code::INTERNAL,
+            Self::NoRoute(_) | Self::Missing(_) => Code::INTERNAL,
         }
     }
 }
@@ -53,196 +49,100 @@ impl PortmapError {
 /// How the names of the sets in which attachments have elements begin.
 const SETS: [&str; 2] = ["ports", layout::PUBLISHED];
 
-/// The plugin.
-pub(crate) struct Portmap;
-
-impl Plugin for Portmap {
-    fn add(&self, request: &Request) -> Result<CniResult, PluginError> {
-        add(request).map_err(|error| error.0)
+/// ADD.
+pub(crate) fn add(request: &Request) -> Outcome<CniResult> {
+    let plan = Plan::of(request)?;
+    if !plan.mappings.is_empty() && !plan.addresses.is_empty() {
+        publish(&plan)?;
     }
-
-    fn del(&self, request: &Request) -> Result<(), PluginError> {
-        del(request).map_err(|error| error.0)
-    }
-
-    fn check(&self, request: &Request) -> Result<(), PluginError> {
-        check(request).map_err(|error| error.0)
-    }
-
-    fn gc(&self, request: &Request) -> Result<(), PluginError> {
-        collect(request).map_err(|error| error.0)
-    }
-
-    fn status(&self, request: &Request) -> Result<(), PluginError> {
-        Plan::of(request).map(drop).map_err(|error| error.0)
-    }
-
-    fn is_own_namespace(&self, netns: &str) -> Result<bool, PluginError> {
-        host_local::own_namespace(netns)
-    }
+    Ok(plan.prev)
 }
 
-fn add(request: &Request) -> Outcome<CniResult> {
-    let plan = Plan::of(request)?;
-    let prev = request.config.prev_result()?.ok_or(PortmapError::NotChained)?;
-    let addresses = addresses(request, &prev);
-    if plan.mappings.is_empty() || addresses.is_empty() {
-        return Ok(prev);
+/// DEL.
+pub(crate) fn del(request: &Request) -> Outcome<()> {
+    let plan = Removal::of(request);
+    let mut rules = Rules::open()?;
+    if !remove(&plan, &mut rules)?.is_empty() {
+        linger::hold(Some(rules), None);
+        forget_datagrams(plan.mappings.as_deref().unwrap_or_default(), &plan.addresses)?;
     }
-    let owner = &Owner::of(request);
+    Ok(())
+}
+
+/// CHECK: each port leads to this container.
+pub(crate) fn check(request: &Request) -> Outcome<()> {
+    let plan = Plan::of(request)?;
+    let mut rules = Rules::open()?;
+    for address in plan.addresses.iter().map(IpNet::addr) {
+        for mapping in plan.mappings.iter().filter(|mapping| mapping.fits(address)) {
+            if rules.owned(&plan.owner, &[mapping.place(address)])?.is_empty() {
+                return Err(PortmapError::Missing(mapping.text()).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// GC.
+pub(crate) fn gc(request: &Request) -> Outcome<()> {
+    if let Some(keep) = Owner::kept(request)? {
+        Rules::open()?.collect(&request.network, &keep, &SETS)?;
+    }
+    Ok(())
+}
+
+/// STATUS: the configuration is usable, and so are rules.
+pub(crate) fn status(request: &Request) -> Outcome<()> {
+    plan::check(request)?;
+    Ok(Rules::open()?.usable()?)
+}
+
+fn publish(plan: &Plan) -> Outcome<()> {
     or_undo(|undo| {
-        let entries = plan.entries(&request.network, owner, &addresses);
+        let entries = plan.entries();
         let places: Vec<_> = entries
             .iter()
             .map(|entry| (entry.set.clone(), entry.element.key.clone()))
             .collect();
         if plan.source != Source::Keep {
-            let links = prev.interfaces.iter().filter(|one| one.sandbox.is_empty());
-            open_ways_back(&request.network, &addresses, links.map(|one| one.name.as_str()))?;
+            way_back::open(plan)?;
         }
         undo.push("published ports", move || {
-            Rules::open()?.remove_owner(owner, &places, &SETS)?;
+            Rules::open()?.remove_owner(&plan.owner, &places, &SETS)?;
             Ok(())
         });
-        let chains: Vec<_> = addresses
+        let chains: Vec<_> = plan
+            .addresses
             .iter()
-            .map(|address| NetworkChain::Published(*address))
+            .copied()
+            .map(NetworkChain::Published)
             .collect();
-        Rules::open()?.add(&entries, &request.network, &chains)?;
-        forget_datagrams(&plan, &addresses)
-    })?;
-    Ok(prev)
+        Rules::open()?.add(&entries, plan.owner.network(), &chains)?;
+        forget_datagrams(&plan.mappings, &plan.addresses)
+    })
 }
 
-/// A configuration that ADD refused published nothing, or was another one then: everything of the attachment is looked for.
-/// An error would keep callers that stop at one from the rest of the chain.
-fn del(request: &Request) -> Outcome<()> {
-    let owner = Owner::of(request);
-    let Ok(plan) = Plan::of(request) else {
-        let mut rules = Rules::open()?;
-        if !rules.remove_owner(&owner, &[], &SETS)?.is_empty() {
-            linger::hold(Some(rules), None);
-        }
-        return Ok(());
+/// Deletes the attachment's elements, under whatever configuration they were made: where the request says that they
+/// are, or, when it says too little or something else, wherever they are.
+fn remove(plan: &Removal, rules: &mut Rules) -> Outcome<Vec<Key>> {
+    let published = plan.published_places();
+    let (ports, known) = match &plan.mappings {
+        Some(mappings) => (plan::port_places(mappings, &plan.addresses), true),
+        None => (Vec::new(), false),
     };
-    // A result that cannot be read is as good as none.
-    let prev = request.config.prev_result().ok().flatten().unwrap_or_default();
-    let addresses = addresses(request, &prev);
-    let published: Vec<_> = addresses
-        .iter()
-        .map(|address| plan.published_place(&request.network, *address))
-        .collect();
-    let mut rules = Rules::open()?;
-    let removed = if addresses.is_empty() {
-        rules.remove_owner(&owner, &[], &SETS)?
-    } else if !plan.mappings.is_empty() {
-        rules.remove_owner(&owner, &port_places(&plan, &addresses, published), &SETS)?
-    } else if rules.owned(&owner, &published)?.is_empty() {
+    let all_named = !ports.is_empty() && rules.owned(&plan.owner, &ports)?.len() == ports.len();
+    let has_ports = !rules.owned(&plan.owner, &published)?.is_empty();
+    let places = if plan.addresses.is_empty() || !known || has_ports && !all_named {
         Vec::new()
     } else {
-        // It has ports, and the caller does not say which.
-        rules.remove_owner(&owner, &[], &SETS)?
+        [ports, published].concat()
     };
-    if !removed.is_empty() {
-        linger::hold(Some(rules), None);
-        forget_datagrams(&plan, &addresses)?;
-    }
-    Ok(())
-}
-
-fn check(request: &Request) -> Outcome<()> {
-    let plan = Plan::of(request)?;
-    let prev = request.config.prev_result()?.ok_or(PortmapError::NotChained)?;
-    let addresses = addresses(request, &prev);
-    let owner = Owner::of(request);
-    let mut rules = Rules::open()?;
-    for address in &addresses {
-        for mapping in plan
-            .mappings
-            .iter()
-            .filter(|mapping| mapping.fits(address.addr()))
-        {
-            if rules.owned(&owner, &[mapping.place(address.addr())])?.is_empty() {
-                return Err(PortmapError::Missing(format!("host port {}", mapping.text())).into());
-            }
-        }
-    }
-    Ok(())
-}
-
-fn collect(request: &Request) -> Outcome<()> {
-    Plan::of(request)?;
-    let Some(valid) = request.config.valid_attachments()? else {
-        return Ok(());
-    };
-    let keep: Vec<_> = valid
-        .iter()
-        .map(|one| Owner::valid(&request.network, one))
-        .collect();
-    Rules::open()?.collect(&request.network, &keep, &SETS)?;
-    Ok(())
-}
-
-fn port_places(plan: &Plan, addresses: &[IpNet], mut places: Vec<Key>) -> Vec<Key> {
-    for address in addresses {
-        places.extend(
-            plan.mappings
-                .iter()
-                .filter(|one| one.fits(address.addr()))
-                .map(|one| one.place(address.addr())),
-        );
-    }
-    places
-}
-
-/// Lets answers to masqueraded connections from 127.0.0.1 in where they come from, and lets a bridge send a container's
-/// own packets back to it (with `br_netfilter` a translated packet stays on the bridge).
-fn open_ways_back<'a>(
-    network: &str,
-    addresses: &[IpNet],
-    links: impl Iterator<Item = &'a str>,
-) -> Outcome<()> {
-    let mut socket = Socket::open(Protocol::Route)?;
-    let mut bridges = Vec::new();
-    for address in addresses.iter().map(IpNet::addr) {
-        let way = route::towards(&mut socket, address)?.ok_or(PortmapError::NoRoute(address))?;
-        bridges.push(way.link);
-        if address.is_ipv4() {
-            let link =
-                link::find(&mut socket, Which::Index(way.link))?.ok_or(PortmapError::NoRoute(address))?;
-            // A route to this address alone is this container's own link, which goes with it; anything wider is the
-            // network's.
-            if way.prefix < 32 {
-                record::keep_sysctl(network, &format!("net/ipv4/conf/{}/route_localnet", link.name))?;
-            }
-            if !link.route_localnet {
-                let on = Change {
-                    route_localnet: Some(true),
-                    ..Change::default()
-                };
-                socket.request(&[link::change(Which::Index(link.index), &on)])?;
-            }
-        }
-    }
-    for port in links {
-        let Some(port) = link::find(&mut socket, Which::Name(port))? else {
-            continue;
-        };
-        if port.master.is_some_and(|master| bridges.contains(&master)) && !port.hairpin {
-            let on = Change {
-                hairpin: Some(true),
-                ..Change::default()
-            };
-            socket.request(&[link::change(Which::Index(port.index), &on)])?;
-        }
-    }
-    Ok(())
+    Ok(rules.remove_owner(&plan.owner, &places, &SETS)?)
 }
 
 /// Senders of datagrams to a host port keep an old translation, or none, until they pause.
-fn forget_datagrams(plan: &Plan, addresses: &[IpNet]) -> Outcome<()> {
-    let datagrams = plan
-        .mappings
+fn forget_datagrams(mappings: &[Mapping], addresses: &[IpNet]) -> Outcome<()> {
+    let datagrams = mappings
         .iter()
         .filter(|mapping| mapping.protocol == plan::Protocol::Udp);
     let ports: Vec<_> = datagrams.map(|mapping| mapping.host_port).collect();

@@ -1,5 +1,6 @@
 //! What the configuration asks for, checked: which host ports lead to which addresses of the container.
 
+use super::PortmapError;
 use crate::failure::{Outcome, invalid, unsupported};
 use crate::owner::Owner;
 use crate::rules::layout::{self, NetworkChain};
@@ -63,111 +64,159 @@ pub(super) enum Source {
     All,
 }
 
-/// A checked configuration.
-#[derive(Debug, Clone)]
+/// What ADD makes and CHECK looks for.
+#[derive(Debug)]
 pub(super) struct Plan {
+    /// The attachment.
+    pub(super) owner: Owner,
     /// The mappings.
     pub(super) mappings: Vec<Mapping>,
     /// Translation of sources.
     pub(super) source: Source,
+    /// The result of the plugins before.
+    pub(super) prev: CniResult,
+    /// The container's addresses that ports lead to, at most one of each family.
+    pub(super) addresses: Vec<IpNet>,
 }
 
 impl Plan {
-    /// Reads and checks the configuration.
+    /// Reads and checks the whole request.
     pub(super) fn of(request: &Request) -> Outcome<Self> {
-        refuse_unsupported(request)?;
-        let snat = request.config.get("snat")?.unwrap_or(true);
-        let all = request.config.get("masqAll")?.unwrap_or_default();
-        let source = match (snat, all) {
-            (true, true) => Source::All,
-            (true, false) => Source::Local,
-            (false, _) => Source::Keep,
-        };
-        let given: Vec<PortMapping> = request
-            .config
-            .get_in("runtimeConfig", "portMappings")?
-            .unwrap_or_default();
-        let mut mappings: Vec<_> = given
-            .iter()
-            .enumerate()
-            .map(|(at, one)| mapping(at, one))
-            .collect::<Outcome<_>>()?;
-        for (at, one) in mappings.iter().enumerate() {
-            let same = |other: &Mapping| {
-                (one.host_port, one.protocol, one.host_address)
-                    == (other.host_port, other.protocol, other.host_address)
-                    && (one.only_v6 == other.only_v6)
-                    && (one.container_port != other.container_port)
-            };
-            if mappings.iter().take(at).any(same) {
-                let key = format!("runtimeConfig.portMappings[{at}]");
-                return Err(invalid(
-                    &key,
-                    format_args!("host port {} is mapped twice", one.text()),
-                ));
-            }
-        }
-        let mut seen = Vec::new();
-        mappings.retain(|one| {
-            let new = !seen.contains(one);
-            if new {
-                seen.push(one.clone());
-            }
-            new
-        });
-        Ok(Self { mappings, source })
+        let (source, mappings) = check(request)?;
+        let prev = request.config.prev_result()?.ok_or(PortmapError::NotChained)?;
+        Ok(Self {
+            owner: Owner::of(request),
+            mappings,
+            source,
+            addresses: addresses(request, &prev),
+            prev,
+        })
     }
 
-    /// The elements for the container's addresses, at most one of each family.
-    pub(super) fn entries(&self, network: &str, owner: &Owner, addresses: &[IpNet]) -> Vec<Entry> {
+    /// The elements for the container's addresses.
+    pub(super) fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
-        for subnet in addresses {
-            let address = &subnet.addr();
-            for mapping in self.mappings.iter().filter(|mapping| mapping.fits(*address)) {
-                let (set, key) = mapping.place(*address);
-                let mut data = octets(*address);
+        for subnet in &self.addresses {
+            let address = subnet.addr();
+            for mapping in self.mappings.iter().filter(|mapping| mapping.fits(address)) {
+                let mut data = octets(address);
                 data.extend_from_slice(&padded_port(mapping.container_port));
-                let element = Element {
-                    key,
-                    data: Data::Value(data),
-                    comment: owner.comment(),
-                };
-                entries.push(Entry {
-                    set,
-                    element,
-                    when_taken: WhenTaken::Refuse(format!("host port {}", mapping.text())),
-                });
+                let taken = WhenTaken::Refuse(format!("host port {}", mapping.text()));
+                entries.push(self.entry(mapping.place(address), Data::Value(data), taken));
             }
-            let (set, key) = self.published_place(network, *subnet);
-            let element = Element {
-                key,
-                data: Data::None,
-                comment: owner.comment(),
-            };
-            entries.push(Entry {
-                set,
-                element,
-                when_taken: WhenTaken::Replace,
-            });
+            let place = published_place(self.source, self.owner.network(), *subnet);
+            entries.push(self.entry(place, Data::None, WhenTaken::Replace));
         }
         entries
     }
-}
 
-impl Plan {
-    /// Where the element of a container's address with published ports is.
-    pub(super) fn published_place(&self, network: &str, subnet: IpNet) -> Key {
-        let family = usize::from(subnet.addr().is_ipv6());
-        let set = match self.source {
-            Source::Keep => layout::PUBLISHED_KEEP[family].to_owned(),
-            Source::Local => NetworkChain::Published(subnet).name(network),
-            Source::All => layout::PUBLISHED_ALL[family].to_owned(),
+    fn entry(&self, (set, key): Key, data: Data, when_taken: WhenTaken) -> Entry {
+        let element = Element {
+            key,
+            data,
+            comment: self.owner.comment(),
         };
-        (set, octets(subnet.addr()))
+        Entry {
+            set,
+            element,
+            when_taken,
+        }
     }
 }
 
+/// What DEL looks for. What ADD refuses must not stop it: callers that stop at a DEL that fails would leave the rest of
+/// the chain.
+pub(super) struct Removal {
+    /// The attachment.
+    pub(super) owner: Owner,
+    /// The mappings; none when they cannot be read.
+    pub(super) mappings: Option<Vec<Mapping>>,
+    /// The container's addresses, as far as the caller says; a result that cannot be read is as good as none.
+    pub(super) addresses: Vec<IpNet>,
+}
+
+impl Removal {
+    /// Reads what there is.
+    pub(super) fn of(request: &Request) -> Self {
+        let prev = request.config.prev_result().ok().flatten().unwrap_or_default();
+        Self {
+            owner: Owner::of(request),
+            mappings: check(request).ok().map(|(_, mappings)| mappings),
+            addresses: addresses(request, &prev),
+        }
+    }
+
+    /// Where the elements of the container's addresses may be: the translation of sources may have been another one
+    /// when they were made.
+    pub(super) fn published_places(&self) -> Vec<Key> {
+        let sources = [Source::Keep, Source::Local, Source::All];
+        let places =
+            |subnet: &IpNet| sources.map(|source| published_place(source, self.owner.network(), *subnet));
+        self.addresses.iter().flat_map(places).collect()
+    }
+}
+
+/// Checks the configuration without what came before in the chain.
+pub(super) fn check(request: &Request) -> Outcome<(Source, Vec<Mapping>)> {
+    refuse_unsupported(request)?;
+    let snat = request.config.get("snat")?.unwrap_or(true);
+    let all = request.config.get("masqAll")?.unwrap_or_default();
+    let source = match (snat, all) {
+        (true, true) => Source::All,
+        (true, false) => Source::Local,
+        (false, _) => Source::Keep,
+    };
+    Ok((source, mappings(request)?))
+}
+
+fn mappings(request: &Request) -> Outcome<Vec<Mapping>> {
+    let given: Vec<PortMapping> = request
+        .config
+        .get_in("runtimeConfig", "portMappings")?
+        .unwrap_or_default();
+    let mut mappings: Vec<Mapping> = Vec::new();
+    for (at, one) in given.iter().enumerate() {
+        let one = mapping(at, one)?;
+        if mappings.contains(&one) {
+            continue;
+        }
+        if mappings.iter().any(|other| one.same_host_port(other)) {
+            let key = format!("runtimeConfig.portMappings[{at}]");
+            let why = format!("host port {} is mapped twice", one.text());
+            return Err(invalid(&key, why));
+        }
+        mappings.push(one);
+    }
+    Ok(mappings)
+}
+
+/// Where the elements of these ports are.
+pub(super) fn port_places(mappings: &[Mapping], addresses: &[IpNet]) -> Vec<Key> {
+    let of = |address: &IpNet| {
+        let address = address.addr();
+        let fitting = mappings.iter().filter(move |one| one.fits(address));
+        fitting.map(move |one| one.place(address))
+    };
+    addresses.iter().flat_map(of).collect()
+}
+
+/// Where the element of a container's address with published ports is.
+fn published_place(source: Source, network: &str, subnet: IpNet) -> Key {
+    let family = usize::from(subnet.addr().is_ipv6());
+    let set = match source {
+        Source::Keep => layout::PUBLISHED_KEEP[family].to_owned(),
+        Source::Local => NetworkChain::Published(subnet).name(network),
+        Source::All => layout::PUBLISHED_ALL[family].to_owned(),
+    };
+    (set, octets(subnet.addr()))
+}
+
 impl Mapping {
+    fn same_host_port(&self, other: &Self) -> bool {
+        (self.host_port, self.protocol, self.host_address, self.only_v6)
+            == (other.host_port, other.protocol, other.host_address, other.only_v6)
+    }
+
     /// Whether the mapping is for this family.
     pub(super) fn fits(&self, address: IpAddr) -> bool {
         let v6 = self
@@ -201,7 +250,7 @@ impl Mapping {
 }
 
 /// The container's first address of each family on the interface the request is about.
-pub(super) fn addresses(request: &Request, prev: &CniResult) -> Vec<IpNet> {
+fn addresses(request: &Request, prev: &CniResult) -> Vec<IpNet> {
     let own = |at: Option<i64>| {
         let interface = at
             .and_then(|at| usize::try_from(at).ok())
@@ -269,7 +318,7 @@ fn mapping(at: usize, given: &PortMapping) -> Outcome<Mapping> {
         "" => None,
         text => {
             let parsed = text.parse::<IpAddr>();
-            Some(parsed.map_err(|_| invalid(&key("hostIP"), format_args!("{text:?} is no IP address")))?)
+            Some(parsed.map_err(|_| invalid(&key("hostIP"), format_args!("{text:?} is not an IP address")))?)
         }
     };
     Ok(Mapping {

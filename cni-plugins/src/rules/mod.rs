@@ -5,7 +5,9 @@
 
 pub(crate) mod layout;
 
+use crate::failure::Coded;
 use crate::owner::{Owner, network_of};
+use coracle_cni_protocol::Code;
 use coracle_linux::netlink::nftables::{
     self, Element, elements_add, elements_delete, elements_list, elements_read,
 };
@@ -34,6 +36,12 @@ pub(crate) enum RulesError {
     /// The ruleset changed faster than it could be changed.
     #[error("nf_tables table {TABLE} kept changing")]
     Unstable,
+}
+
+impl Coded for RulesError {
+    fn code(&self) -> Code {
+        Code::INTERNAL
+    }
 }
 
 /// An element to add.
@@ -68,6 +76,12 @@ impl Rules {
     /// Opens the way to the rules of the program's network namespace.
     pub(crate) fn open() -> Result<Self, RulesError> {
         Ok(Self(Socket::open(Protocol::Netfilter)?))
+    }
+
+    /// Fails when the kernel has no nf_tables.
+    pub(crate) fn usable(&mut self) -> Result<(), RulesError> {
+        nftables::generation(&mut self.0)?;
+        Ok(())
     }
 
     /// Adds elements, all or none. `chains` are those of the network that they are for.

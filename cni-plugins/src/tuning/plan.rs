@@ -1,9 +1,10 @@
 //! What the configuration asks for, checked.
 
-use crate::bridge::{parse_mac, wanted_mac};
-use crate::failure::{Outcome, PluginErrorFrom, invalid, unsupported};
-use coracle_cni_protocol::NetworkConfig;
+use super::TuningError;
+use crate::attach::mac;
+use crate::failure::{Failure, Outcome, invalid, unsupported};
 use coracle_cni_protocol::plugin::Request;
+use coracle_cni_protocol::{CniResult, NetworkConfig};
 use coracle_linux::netlink::route::link::Mac;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -12,9 +13,39 @@ use std::path::{Path, PathBuf};
 const DATA_DIR: &str = "/run/cni/tuning";
 const ALLOWLIST: &str = "/etc/cni/tuning/allowlist.conf";
 
+/// What ADD changes and CHECK looks for.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Path of the container's network namespace.
+    pub(super) netns: String,
+    /// Its interface.
+    pub(super) ifname: String,
+    /// The result of the plugins before.
+    pub(super) prev: CniResult,
+    /// The changes.
+    pub(super) settings: Settings,
+    /// The file that keeps what was before.
+    pub(super) backup: PathBuf,
+}
+
+impl Plan {
+    /// Reads and checks the whole request.
+    pub(super) fn of(request: &Request) -> Outcome<Self> {
+        let settings = Settings::of(request)?;
+        let prev = request.config.prev_result()?;
+        Ok(Self {
+            netns: request.netns.clone(),
+            ifname: request.ifname.clone(),
+            prev: prev.ok_or(TuningError::NotChained)?,
+            settings,
+            backup: backup(request)?,
+        })
+    }
+}
+
 /// A checked configuration.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct Settings {
     /// Paths below `/proc/sys` and values.
     pub(super) sysctls: BTreeMap<String, String>,
     /// MAC address of the interface.
@@ -27,11 +58,9 @@ pub(super) struct Plan {
     pub(super) all_multicast: Option<bool>,
     /// Length of the transmit queue, in packets.
     pub(super) queue_length: Option<u32>,
-    /// The file that keeps what was before.
-    pub(super) backup: PathBuf,
 }
 
-impl Plan {
+impl Settings {
     /// Reads and checks the configuration; what `args.cni` says wins.
     pub(super) fn of(request: &Request) -> Outcome<Self> {
         let conf = &request.config;
@@ -41,20 +70,13 @@ impl Plan {
             args.get::<BTreeMap<String, String>>("sysctl")?
                 .unwrap_or_default(),
         );
-        let conf_mac = conf.get::<String>("mac")?.filter(|text| !text.is_empty());
-        let conf_mac = conf_mac
-            .map(|text| {
-                parse_mac(&text).ok_or_else(|| invalid("mac", format_args!("{text:?} is no MAC address")))
-            })
-            .transpose()?;
         Ok(Self {
             sysctls: sysctls(&wanted, &request.ifname)?,
-            mac: wanted_mac(request)?.or(conf_mac),
+            mac: mac::wanted(request)?.or(mac::of_key("mac", conf.get("mac")?)?),
             promiscuous: either(&args, conf, "promisc")?,
             mtu: either(&args, conf, "mtu")?.filter(|mtu| *mtu != 0),
             all_multicast: either(&args, conf, "allmulti")?,
             queue_length: either(&args, conf, "txQLen")?,
-            backup: backup(request)?,
         })
     }
 
@@ -109,7 +131,7 @@ fn sysctls(given: &BTreeMap<String, String>, ifname: &str) -> Outcome<BTreeMap<S
 
 /// `net.ipv4.conf.IFNAME.x` or `net/ipv4/conf/IFNAME/x`: the first separator decides, the other one is part of names.
 /// Only network settings belong to the namespace; everything else would change the host.
-fn sysctl_path(key: &str, ifname: &str) -> Result<String, PluginErrorFrom> {
+fn sysctl_path(key: &str, ifname: &str) -> Result<String, Failure> {
     // STATUS and GC are about no interface: the word stays.
     let ifname = if ifname.is_empty() { "IFNAME" } else { ifname };
     let separator = if key.find('/').unwrap_or(key.len()) < key.find('.').unwrap_or(key.len()) {
