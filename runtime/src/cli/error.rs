@@ -36,7 +36,7 @@ pub(crate) enum CliError {
     HandOver { path: PathBuf, source: io::Error },
     #[error("writing the pid file {path}")]
     PidFile { path: PathBuf, source: io::Error },
-    #[error("protecting the descriptors of the caller")]
+    #[error("protecting the descriptors that were left open")]
     Descriptors(#[source] io::Error),
     #[error("{doing}")]
     Foreground { doing: &'static str, source: io::Error },

@@ -192,7 +192,7 @@ fn wants_terminal(spec: &Spec) -> bool {
 fn gate(reservation: &Reservation, gated: bool) -> Result<Gate, CliError> {
     match gated {
         true => Ok(Gate::Fifo(reservation.make_fifo()?)),
-        false => Ok(Gate::Caller),
+        false => Ok(Gate::Maker),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{StartError, Step};
 use crate::cgroup::Cgroup;
 use crate::hooks::{HookError, HookRun};
-use crate::payload::{FromChild, ToChild};
+use crate::payload::{FromMaker, ToMaker};
 use crate::plan::{ContainerId, HookPlan};
 use crate::state::{Facts, Record, RecordError, Status};
 use coracle_linux::pidfd::Pid;
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 pub struct Container {
     /// Its name.
     pub id: ContainerId,
-    /// Its first process: a child of the caller, who collects it.
+    /// Its first process: a child of its maker, who collects it.
     pub pid: Pid,
     /// The first process by descriptor: readable once it has ended.
     pub pidfd: OwnedFd,
@@ -42,7 +42,7 @@ impl Container {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| StartError::Channel(errno.into()))?;
         epoll::add(&epoll, &socket, EventData::new_u64(0), EventFlags::IN)
             .map_err(|errno| StartError::Channel(errno.into()))?;
-        ToChild::Start
+        FromMaker::Start
             .send(socket.as_fd())
             .map_err(|source| match source.kind() {
                 io::ErrorKind::BrokenPipe => StartError::Ended,
@@ -108,9 +108,9 @@ impl Starting {
     /// [`StartError::Exec`]: the process has ended. [`StartError::Hook`]: it runs.
     pub fn step(&mut self) -> Result<Step<()>, StartError> {
         if let Some(socket) = &self.socket {
-            match FromChild::receive(socket.as_fd()).map_err(StartError::Channel)? {
+            match ToMaker::receive(socket.as_fd()).map_err(StartError::Channel)? {
                 None => return Ok(Step::Pending),
-                Some(FromChild::Failed(text)) => return Err(StartError::Exec(text)),
+                Some(ToMaker::Failed(text)) => return Err(StartError::Exec(text)),
                 Some(_) => self.socket = None,
             }
             if !self.poststart.is_empty() {

@@ -29,7 +29,7 @@ pub enum CreateError {
         /// The file.
         path: PathBuf,
     },
-    /// A kernel parameter of the network would change the caller's own network namespace.
+    /// A kernel parameter of the network would change the maker's own network namespace.
     #[error("linux.sysctl[{0:?}]: the network namespace to join is the host's")]
     SysctlOfHost(String),
     /// A joined PID namespace could not be entered or left.
@@ -49,7 +49,7 @@ pub enum CreateError {
     /// What the container's user may not reach had to be opened for it.
     #[error(transparent)]
     Prepare(RootfsError),
-    /// The socket to the child.
+    /// The socket to the first process.
     #[error("talking to the container's first process")]
     Channel(#[source] io::Error),
     /// The first process cannot be made.
@@ -68,7 +68,7 @@ pub enum CreateError {
     Hook(#[from] HookError),
     /// The first process has failed; the text is its chain of causes.
     #[error("{0}")]
-    Child(String),
+    FirstProcess(String),
     /// The first process was killed by the kernel before it was ready.
     #[error(
         "the container's first process was killed for want of memory before it was ready: is linux.resources.memory.limit too low?"
@@ -76,7 +76,7 @@ pub enum CreateError {
     OutOfMemory,
     /// The first process ended without a word.
     #[error("the container's first process ended before it was ready{}", describe(*.0))]
-    ChildDied(Option<Exit>),
+    FirstProcessDied(Option<Exit>),
 }
 
 /// A container that could not be started.
@@ -88,7 +88,7 @@ pub enum StartError {
     /// It was killed while it waited.
     #[error("the container's first process ended before it was started")]
     Ended,
-    /// The socket to the child.
+    /// The socket to the first process.
     #[error("talking to the container's first process")]
     Channel(#[source] io::Error),
     /// The payload cannot be executed; the text is the chain of causes. The process has ended.

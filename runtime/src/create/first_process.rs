@@ -7,7 +7,7 @@ use super::namespaces::{self, Joined};
 use crate::cgroup::{Cgroup, Join};
 use crate::hooks::HookRun;
 use crate::identity;
-use crate::payload::{self, ChildError, FromChild, ToChild, hand_over_listener, step};
+use crate::payload::{self, FromMaker, PayloadError, ToMaker, hand_over_listener, step};
 use crate::plan::{Plan, Stdio};
 use crate::rootfs::{Prepared, Root, sysctl};
 use crate::state::{Facts, Status};
@@ -49,7 +49,7 @@ pub(super) fn main(inherited: Inherited<'_>, joined: Option<&Joined>) -> u8 {
     match create(inherited, joined) {
         Ok(created) => created.start(),
         Err(error) => {
-            let _ = FromChild::Failed(error.chain()).send(socket);
+            let _ = ToMaker::Failed(error.chain()).send(socket);
         }
     }
     1
@@ -64,7 +64,7 @@ struct Created<'a> {
     pid: Option<Pid>,
 }
 
-fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Created<'a>, ChildError> {
+fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Created<'a>, PayloadError> {
     let Inherited {
         mut plan,
         prepared,
@@ -130,7 +130,7 @@ fn execute(
     program: &CString,
     env: &[CString],
     pid: Option<Pid>,
-) -> Result<Infallible, ChildError> {
+) -> Result<Infallible, PayloadError> {
     let hooks = &plan.hooks.start_container;
     if !hooks.is_empty() {
         HookRun::start(hooks.clone(), state(plan, Status::Created, pid))?.finish()?;
@@ -138,7 +138,7 @@ fn execute(
     payload::execute(program, &plan.process.args, env)
 }
 
-fn forget_the_makers_habits() -> Result<(), ChildError> {
+fn forget_the_makers_habits() -> Result<(), PayloadError> {
     signal::restore_defaults().map_err(step("unblocking signals"))?;
     // Modes are meant as they are given, until the payload's own mask is set.
     rustix::process::umask(Mode::empty());
@@ -147,7 +147,7 @@ fn forget_the_makers_habits() -> Result<(), ChildError> {
 
 /// Until its maker knows of this process and has mapped its ids. A maker that has died will not say anything, and the
 /// socket does not tell (see [`die_with`]).
-fn wait_for_go(socket: BorrowedFd<'_>, maker: BorrowedFd<'_>) -> Result<(), ChildError> {
+fn wait_for_go(socket: BorrowedFd<'_>, maker: BorrowedFd<'_>) -> Result<(), PayloadError> {
     let failed = step::<io::Error>("waiting for the maker");
     let mut ready = [
         PollFd::from_borrowed_fd(socket, PollFlags::IN),
@@ -157,16 +157,20 @@ fn wait_for_go(socket: BorrowedFd<'_>, maker: BorrowedFd<'_>) -> Result<(), Chil
     if ready[0].revents().is_empty() {
         return Err(failed(io::ErrorKind::BrokenPipe.into()));
     }
-    ToChild::Go.expect(socket).map_err(failed)
+    FromMaker::Go.expect(socket).map_err(failed)
 }
 
-fn enter_namespaces(plan: &Plan, joined: Option<&Joined>, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
+fn enter_namespaces(
+    plan: &Plan,
+    joined: Option<&Joined>,
+    socket: BorrowedFd<'_>,
+) -> Result<(), PayloadError> {
     if let Some(joined) = joined {
         joined.enter().map_err(step("joining namespaces"))?;
     }
     namespaces::complete(&plan.namespaces)?;
     if let Some(warning) = identity::before_root(&plan.identity)? {
-        FromChild::Warning(warning)
+        ToMaker::Warning(warning)
             .send(socket)
             .map_err(step("reporting a warning"))?;
     }
@@ -179,7 +183,7 @@ fn enter_namespaces(plan: &Plan, joined: Option<&Joined>, socket: BorrowedFd<'_>
 /// Its maker's death is its own, until it is ready. The signal does not come when the maker died before it was asked for.
 /// (getppid(2) does not tell: in a PID namespace of its own a process has no parent, and the socket stays open as long as
 /// this process has its maker's end of it.)
-fn die_with(maker: BorrowedFd<'_>) -> Result<(), ChildError> {
+fn die_with(maker: BorrowedFd<'_>) -> Result<(), PayloadError> {
     prctl::set_parent_death_signal(Some(Signal::KILL)).map_err(step("asking for the maker's death"))?;
     let ended = pidfd::wait_end(maker, Some(Duration::ZERO));
     match ended.map_err(step("looking for the maker"))? {
@@ -203,7 +207,7 @@ fn enter_root(
     prepared: Prepared,
     pid: Option<Pid>,
     socket: BorrowedFd<'_>,
-) -> Result<Root, ChildError> {
+) -> Result<Root, PayloadError> {
     let assembled = Root::assemble(plan, cgroup, prepared)?;
     let terminal = assembled.terminal;
     let has_terminal = terminal.is_some();
@@ -221,12 +225,12 @@ fn enter_root(
     Ok(assembled.root)
 }
 
-fn run_create_hooks(plan: &Plan, pid: Option<Pid>, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
+fn run_create_hooks(plan: &Plan, pid: Option<Pid>, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
     if !(plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty()) {
-        FromChild::RunHooks
+        ToMaker::RunHooks
             .send(socket)
             .map_err(step("asking for the hooks of the runtime"))?;
-        ToChild::HooksDone
+        FromMaker::HooksDone
             .expect(socket)
             .map_err(step("waiting for the hooks of the runtime"))?;
     }
@@ -237,7 +241,7 @@ fn run_create_hooks(plan: &Plan, pid: Option<Pid>, socket: BorrowedFd<'_>) -> Re
     Ok(())
 }
 
-fn set_names(plan: &Plan) -> Result<(), ChildError> {
+fn set_names(plan: &Plan) -> Result<(), PayloadError> {
     if let Some(name) = &plan.hostname {
         rustix::system::sethostname(name.as_bytes()).map_err(step::<Errno>("setting the host name"))?;
     }
@@ -248,7 +252,7 @@ fn set_names(plan: &Plan) -> Result<(), ChildError> {
 }
 
 /// Gives the process its identity, and finds its program as whom it is then.
-fn become_the_user(plan: &Plan, env: &[CString], socket: BorrowedFd<'_>) -> Result<CString, ChildError> {
+fn become_the_user(plan: &Plan, env: &[CString], socket: BorrowedFd<'_>) -> Result<CString, PayloadError> {
     payload::give_streams(plan.process.uid);
     let prepared = identity::prepare(&plan.identity, &plan.process.cwd)?;
     identity::assume(
@@ -261,11 +265,11 @@ fn become_the_user(plan: &Plan, env: &[CString], socket: BorrowedFd<'_>) -> Resu
 }
 
 /// Nothing of the maker's stays open beside what the payload is to have (CVE-2024-21626) and the gate.
-fn get_ready(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
+fn get_ready(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
     let preserved = plan.options.preserve_fds;
     process::keep_on_exec(preserved).map_err(step("keeping the descriptors of preserve-fds"))?;
     prctl::set_parent_death_signal(None).map_err(step("outliving the maker"))?;
-    FromChild::Ready
+    ToMaker::Ready
         .send(socket)
         .map_err(step("reporting that it is ready"))?;
     process::close_all_but(&gate.fds(), 3 + preserved).map_err(step("closing descriptors"))

@@ -6,7 +6,7 @@
 //!
 //! The fifo is opened before the root changes and reopened through a procfs of our own: the container's may be fake.
 
-use crate::payload::{FromChild, ToChild};
+use crate::payload::{FromMaker, ToMaker};
 use crate::plan::Gate;
 use crate::rootfs::sysctl::private_proc;
 use rustix::fs::{Mode, OFlags};
@@ -16,14 +16,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// A gate, seen from the container's side.
 #[derive(Debug)]
 pub(super) enum Closed<'a> {
-    Caller(BorrowedFd<'a>),
+    Maker(BorrowedFd<'a>),
     Fifo { fifo: OwnedFd, proc: OwnedFd },
 }
 
 /// A gate that was opened: where errors of the execve go.
 #[derive(Debug)]
 pub(super) enum Opened<'a> {
-    Caller(BorrowedFd<'a>),
+    Maker(BorrowedFd<'a>),
     Fifo(OwnedFd),
 }
 
@@ -31,7 +31,7 @@ impl<'a> Closed<'a> {
     /// Takes hold of the gate while the host's files are still in sight.
     pub(super) fn take(gate: &Gate, socket: BorrowedFd<'a>) -> io::Result<Self> {
         let Gate::Fifo(path) = gate else {
-            return Ok(Self::Caller(socket));
+            return Ok(Self::Maker(socket));
         };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fifo = rustix::fs::open(path, flags, Mode::empty())?;
@@ -44,7 +44,7 @@ impl<'a> Closed<'a> {
     /// The descriptors it needs to stay open.
     pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match self {
-            Self::Caller(socket) => vec![*socket],
+            Self::Maker(socket) => vec![*socket],
             Self::Fifo { fifo, proc } => vec![fifo.as_fd(), proc.as_fd()],
         }
     }
@@ -52,9 +52,9 @@ impl<'a> Closed<'a> {
     /// Waits until it is opened.
     pub(super) fn wait(self) -> io::Result<Opened<'a>> {
         match self {
-            Self::Caller(socket) => {
-                ToChild::Start.expect(socket)?;
-                Ok(Opened::Caller(socket))
+            Self::Maker(socket) => {
+                FromMaker::Start.expect(socket)?;
+                Ok(Opened::Maker(socket))
             }
             Self::Fifo { fifo, proc } => {
                 let name = format!("self/fd/{}", fifo.as_raw_fd());
@@ -72,8 +72,8 @@ impl Opened<'_> {
     pub(super) fn fail(&self, text: &str) {
         // Nobody is left to hear about a failure to report a failure.
         match self {
-            Self::Caller(socket) => {
-                let _ = FromChild::Failed(text.to_owned()).send(*socket);
+            Self::Maker(socket) => {
+                let _ = ToMaker::Failed(text.to_owned()).send(*socket);
             }
             Self::Fifo(fifo) => {
                 let _ = rustix::io::write(fifo, text.as_bytes());

@@ -1,7 +1,7 @@
 //! Creation: from a plan to a container whose first process waits to execute its payload.
 //!
 //! ```text
-//!  parent (the caller; one thread)                child (the container's first process)
+//!  maker (one thread)                             first process
 //!  spawn():
 //!    open the namespaces to join
 //!    make the cgroup, set its limits
@@ -22,18 +22,19 @@
 //!    Start -------------------------------------> startContainer hooks, execve
 //!    poststart hooks                       <----- end of stream: the payload runs
 //! ```
-//! Wherever the child fails it says `Failed` and exits; wherever the parent fails, or drops what it holds, it kills and
-//! collects the child and removes the cgroup. The child dies with its parent until it is ready.
+//! Wherever the first process fails, it says `Failed` and exits; wherever the maker fails, or drops what it holds, it
+//! kills and collects the first process and removes the cgroup. Until it is ready, the first process dies with its maker.
 //!
-//! In a joined PID namespace the processes of other containers see the child from its first moment on, while the host's
-//! files are still its. It is not dumpable, which keeps out all that lack CAP_SYS_PTRACE of the host's user namespace; a
-//! container that has that in a shared PID namespace can take the child over, here as with runc: a procfs can only be
-//! mounted by a process inside, so it has to be there before the root is complete. (An exec has no such time: see
-//! [`crate::exec`].)
+//! In a joined PID namespace the processes of other containers see the first process from its first moment on, while it
+//! can still reach the host's files. It is not dumpable, which keeps out every process that lacks CAP_SYS_PTRACE in the
+//! host's user namespace. A container that has this capability and shares the PID namespace can take the first process
+//! over, here as with runc: only a process inside can mount a procfs, so it has to be there before the root is complete.
+//! (An exec has no such time: see [`crate::exec`].)
 //!
 //! Only when a user namespace is joined, or a new one is combined with joined ones, there is a process in between: it
-//! joins, clones the child as its sibling (`CLONE_PARENT`), says `Cloned` and exits. The child waits for `Go` then too: the
-//! two share their end of the socket, and what it says must not arrive before its maker knows of it.
+//! joins, clones the first process as its sibling (`CLONE_PARENT`), says `Cloned` and exits. The first process waits for
+//! `Go` then too: the two share their end of the socket, and nothing the first process says may arrive before its maker
+//! knows of it.
 
 mod container;
 mod error;
@@ -48,7 +49,7 @@ pub use error::{CreateError, StartError};
 
 use crate::cgroup::Cgroup;
 use crate::hooks::HookRun;
-use crate::payload::{Birth, FromChild, ToChild};
+use crate::payload::{Birth, FromMaker, ToMaker};
 use crate::plan::{ContainerId, Gate, Plan};
 use crate::rootfs::{self, Prepared};
 use crate::seccomp::Listener;
@@ -77,7 +78,7 @@ pub struct Creating {
     facts: Facts,
     socket: OwnedFd,
     epoll: OwnedFd,
-    /// The first process, unless the in_between one has not said yet.
+    /// The first process, and the process in between until it has said `Cloned`.
     birth: Birth,
     cgroup: Option<Cgroup>,
     console: Option<OwnedFd>,
@@ -86,7 +87,7 @@ pub struct Creating {
     hooks: Option<HookRun>,
     id_maps: Option<crate::plan::IdMaps>,
     waits_for_go: bool,
-    waits_for_caller: bool,
+    waits_for_maker: bool,
 }
 
 /// Makes the container's first process and returns at once.
@@ -113,26 +114,26 @@ pub fn spawn(plan: Plan) -> Result<Creating, CreateError> {
         hooks: None,
         id_maps: plan.namespaces.id_maps.clone(),
         waits_for_go: plan.namespaces.first_process_waits(),
-        waits_for_caller: plan.options.gate == Gate::Caller,
+        waits_for_maker: plan.options.gate == Gate::Maker,
     };
     let cgroup = creating.cgroup.insert(Cgroup::create(&plan.cgroup)?);
     creating.warnings.extend_from_slice(cgroup.warnings());
-    creating.clone_child(plan, joined, prepared, theirs)?;
+    creating.clone_first_process(plan, joined, prepared, theirs)?;
     creating.let_go()?;
     Ok(creating)
 }
 
 impl Creating {
-    /// The id of the first process, once it exists (an in_between process makes it a moment later).
+    /// The id of the first process, once it exists (a process in between makes it a moment later).
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
-        self.birth.child().map(|child| child.pid)
+        self.birth.process().map(|process| process.pid)
     }
 
     /// Goes on as far as it can without waiting.
     ///
     /// # Errors
-    /// Says what failed, in the child too. What was made is undone.
+    /// Says what failed, in the first process too. What was made is undone.
     pub fn step(&mut self) -> Result<Step<Container>, CreateError> {
         loop {
             if let Some(hooks) = &mut self.hooks {
@@ -140,13 +141,13 @@ impl Creating {
                     Step::Pending => return Ok(Step::Pending),
                     Step::Done(()) => self.hooks = None,
                 }
-                ToChild::HooksDone
+                FromMaker::HooksDone
                     .send(self.socket.as_fd())
                     .map_err(CreateError::Channel)?;
             }
-            match FromChild::receive(self.socket.as_fd()).map_err(CreateError::Channel)? {
+            match ToMaker::receive(self.socket.as_fd()).map_err(CreateError::Channel)? {
                 None => return Ok(Step::Pending),
-                Some(FromChild::Ready) => return self.created().map(Step::Done),
+                Some(ToMaker::Ready) => return self.created().map(Step::Done),
                 Some(message) => self.handle(message)?,
             }
         }
@@ -162,13 +163,13 @@ impl Creating {
         }
     }
 
-    fn handle(&mut self, message: FromChild) -> Result<(), CreateError> {
+    fn handle(&mut self, message: ToMaker) -> Result<(), CreateError> {
         match message {
-            FromChild::Cloned(pid, pidfd) => {
+            ToMaker::Cloned(pid, pidfd) => {
                 self.birth.cloned(Child { pid, pidfd });
                 self.let_go()
             }
-            FromChild::RunHooks => {
+            ToMaker::RunHooks => {
                 let state = self.state(Status::Creating);
                 let hooks = HookRun::start(self.facts.hooks.of_runtime(), state)?;
                 epoll::add(&self.epoll, &hooks, EventData::new_u64(0), EventFlags::IN)
@@ -176,57 +177,57 @@ impl Creating {
                 self.hooks = Some(hooks);
                 Ok(())
             }
-            FromChild::Console(fd) => {
+            ToMaker::Console(fd) => {
                 self.console = Some(fd);
                 Ok(())
             }
-            FromChild::SeccompListener(number) => self.hand_over_listener(number),
-            FromChild::Warning(text) => {
+            ToMaker::SeccompListener(number) => self.hand_over_listener(number),
+            ToMaker::Warning(text) => {
                 self.warnings.push(text);
                 Ok(())
             }
-            FromChild::Failed(text) => Err(CreateError::Child(text)),
-            FromChild::Ready | FromChild::End => Err(self.died()),
+            ToMaker::Failed(text) => Err(CreateError::FirstProcess(text)),
+            ToMaker::Ready | ToMaker::End => Err(self.died()),
         }
     }
 
     fn hand_over_listener(&mut self, number: RawFd) -> Result<(), CreateError> {
-        if let (Some(listener), Some(child)) = (&self.listener, self.birth.child()) {
-            listener.deliver(child, number, &self.state(Status::Creating))?;
+        if let (Some(listener), Some(process)) = (&self.listener, self.birth.process()) {
+            listener.deliver(process, number, &self.state(Status::Creating))?;
         }
-        ToChild::ListenerTaken
+        FromMaker::ListenerTaken
             .send(self.socket.as_fd())
             .map_err(CreateError::Channel)
     }
 
     fn created(&mut self) -> Result<Container, CreateError> {
         let socket = self.socket.try_clone().map_err(CreateError::Channel)?;
-        let (Some(child), Some(cgroup)) = (self.birth.take(), self.cgroup.take()) else {
+        let (Some(process), Some(cgroup)) = (self.birth.take(), self.cgroup.take()) else {
             return Err(self.died());
         };
         Ok(Container {
             id: self.id.clone(),
-            pid: child.pid,
-            pidfd: child.pidfd,
+            pid: process.pid,
+            pidfd: process.pidfd,
             cgroup,
             console: self.console.take(),
             warnings: std::mem::take(&mut self.warnings),
             facts: std::mem::take(&mut self.facts),
-            socket: self.waits_for_caller.then_some(socket),
+            socket: self.waits_for_maker.then_some(socket),
         })
     }
 
-    /// The child ended without a word: the kernel killed it, or somebody did.
+    /// The first process ended without a word: the kernel killed it, or somebody did.
     fn died(&self) -> CreateError {
         let exit = self.birth.exit();
         let killed = self.cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills().ok()?);
         match exit {
             Some(Exit::Signal(_)) if killed.is_some_and(|count| count > 0) => CreateError::OutOfMemory,
-            exit => CreateError::ChildDied(exit),
+            exit => CreateError::FirstProcessDied(exit),
         }
     }
 
-    fn clone_child(
+    fn clone_first_process(
         &mut self,
         plan: Plan,
         joined: namespaces::Joined,
@@ -245,7 +246,7 @@ impl Creating {
             cgroup: join.into.as_ref().map(AsFd::as_fd),
             sibling: false,
         };
-        // A joined PID namespace is for children only. The caller goes in for the length of the clone.
+        // A PID namespace is joined for children only: the maker goes in for the length of the clone.
         let pid_namespace = joined.pid_namespace().filter(|_| !in_between);
         let home = pid_namespace.map(namespaces::visit_pid_namespace).transpose()?;
         let socket = theirs.as_fd();
@@ -275,25 +276,25 @@ impl Creating {
 
     /// Lets the first process begin, once it is known and has its ids.
     fn let_go(&mut self) -> Result<(), CreateError> {
-        let Some(child) = self.birth.child().filter(|_| self.waits_for_go) else {
+        let Some(process) = self.birth.process().filter(|_| self.waits_for_go) else {
             return Ok(());
         };
         self.waits_for_go = false;
         if let Some(maps) = self.id_maps.take() {
-            namespaces::map_ids(child.pid, &maps)?;
+            namespaces::map_ids(process.pid, &maps)?;
         }
-        ToChild::Go
+        FromMaker::Go
             .send(self.socket.as_fd())
             .map_err(CreateError::Channel)
     }
 
     fn state(&self, status: Status) -> Vec<u8> {
         self.facts
-            .state(status, self.birth.child().map(|child| child.pid))
+            .state(status, self.birth.process().map(|process| process.pid))
     }
 }
 
-/// The namespaces that are made by the clone itself. The cgroup namespace is made after the child has joined its
+/// The namespaces that are made by the clone itself. The cgroup namespace is made after the process has joined its
 /// cgroups, the time namespace after its offsets are written.
 fn in_clone(new: Namespaces) -> Namespaces {
     new.difference(Namespaces::CGROUP | Namespaces::TIME)

@@ -1,7 +1,7 @@
-//! The namespaces of a creation: opened before the clone, joined after it, ids mapped in between.
+//! The namespaces of a creation: opened before the clone, joined after it, and the ids mapped by the maker.
 
 use super::CreateError;
-use crate::payload::{ChildError, step};
+use crate::payload::{PayloadError, step};
 use crate::plan::{IdMaps, Join, JoinSource, NamespacePlan, SysctlPlan};
 use coracle_linux::link;
 use coracle_linux::namespace::{self, Namespaces};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Joined(Vec<(Namespaces, OwnedFd)>);
 
 impl Joined {
-    /// Enters all of them but those that are for children only (PID), and the mount namespace, which comes last:
+    /// Enters all of them but those that are for its children only (PID), and the mount namespace, which comes last:
     /// it changes what every path means.
     pub(super) fn enter(&self) -> io::Result<()> {
         let own = self
@@ -42,7 +42,7 @@ impl Joined {
     }
 }
 
-/// Opens the namespaces to join, and makes sure that no network parameter is set in the caller's own.
+/// Opens the namespaces to join, and makes sure that no network parameter is set in the maker's own.
 pub(super) fn open(plan: &NamespacePlan, sysctls: &[SysctlPlan]) -> Result<Joined, CreateError> {
     let joined = Joined(plan.join.iter().map(open_one).collect::<Result<_, _>>()?);
     if let Some(sysctl) = sysctls.iter().find(|sysctl| sysctl.of_network) {
@@ -81,7 +81,7 @@ fn is_own_network(other: BorrowedFd<'_>) -> bool {
     own.ok().and_then(|own| same(own).ok()).unwrap_or(true)
 }
 
-/// The caller's children are born in another PID namespace while this exists.
+/// The maker's children are born in another PID namespace while this exists.
 #[derive(Debug)]
 pub(super) struct PidNamespaceVisit {
     home: OwnedFd,
@@ -128,10 +128,10 @@ pub(super) fn map_ids(pid: Pid, maps: &IdMaps) -> Result<(), CreateError> {
 /// What is left of new namespaces, by the first process: the loopback interface, and those that a clone would make too
 /// early. The root of a cgroup namespace is the cgroup one is in, and the offsets of a time namespace are written before
 /// anybody enters it.
-pub(super) fn complete(plan: &NamespacePlan) -> Result<(), ChildError> {
+pub(super) fn complete(plan: &NamespacePlan) -> Result<(), PayloadError> {
     if plan.new.contains(Namespaces::NET) {
         // Of a new network namespace; a joined one is its maker's to set up. runc does the same.
-        link::lo_up().map_err(ChildError::Loopback)?;
+        link::lo_up().map_err(PayloadError::Loopback)?;
     }
     if plan.new.contains(Namespaces::CGROUP) {
         namespace::unshare(Namespaces::CGROUP).map_err(step("making the cgroup namespace"))?;

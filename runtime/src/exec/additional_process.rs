@@ -6,7 +6,7 @@
 use super::plan::ExecPlan;
 use crate::cgroup::Join;
 use crate::identity::{self, IdentityPlan, Prepared};
-use crate::payload::{self, ChildError, FromChild, ToChild, hand_over_listener, step};
+use crate::payload::{self, FromMaker, PayloadError, ToMaker, hand_over_listener, step};
 use crate::plan::{ProcessPlan, Stdio};
 use crate::rootfs::console;
 use crate::seccomp::Filter;
@@ -43,15 +43,15 @@ fn join(
     namespaces: Namespaces,
     cgroup: &Join,
     socket: BorrowedFd<'_>,
-) -> Result<Joined, ChildError> {
+) -> Result<Joined, PayloadError> {
     signal::restore_defaults().map_err(step("unblocking signals"))?;
     enter_cgroup(&plan, cgroup)?;
     if let Some(warning) = identity::before_root(&plan.identity)? {
-        FromChild::Warning(warning)
+        ToMaker::Warning(warning)
             .send(socket)
             .map_err(step("reporting a warning"))?;
     }
-    close_the_callers(&plan, cgroup, socket)?;
+    close_the_makers(&plan, cgroup, socket)?;
     enter_namespaces(&plan, namespaces)?;
     if !plan.no_new_keyring {
         payload::join_keyring(&plan.id)?;
@@ -80,28 +80,28 @@ fn join(
     })
 }
 
-/// The process of the payload. What it returns is its exit code, and means that there is no payload.
+/// The payload's process. What it returns is its exit code, and means that there is no payload.
 fn main(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
     match execute(joined, cgroup, socket) {
         Ok(never) => match never {},
         Err(error) => {
-            let _ = FromChild::Failed(error.chain()).send(socket);
+            let _ = ToMaker::Failed(error.chain()).send(socket);
             255
         }
     }
 }
 
-fn execute(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<Infallible, ChildError> {
+fn execute(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<Infallible, PayloadError> {
     let preserved = joined.preserve_fds;
     payload::begin_session()?;
     if joined.process.terminal.is_some() {
         payload::control_terminal()?;
     }
     cgroup.enter_pids()?;
-    // Without a caller that knows of it, it must not go on.
-    ToChild::Go
+    // Without a maker that knows of it, it must not go on.
+    FromMaker::Go
         .expect(socket)
-        .map_err(step("waiting for the caller"))?;
+        .map_err(step("waiting for the maker"))?;
     identity::assume(
         &joined.identity,
         &joined.prepared,
@@ -115,14 +115,14 @@ fn execute(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<Inf
 }
 
 /// On the processors of `execCPUAffinity`. What counts processes comes after the clone.
-fn enter_cgroup(plan: &ExecPlan, cgroup: &Join) -> Result<(), ChildError> {
+fn enter_cgroup(plan: &ExecPlan, cgroup: &Join) -> Result<(), PayloadError> {
     be_on(plan.affinity.initial.as_ref())?;
     cgroup.enter_others()?;
     be_on(plan.affinity.last.as_ref())
 }
 
-/// Nothing of the caller's is open any more when the container could reach for it (CVE-2016-9962, CVE-2024-21626).
-fn close_the_callers(plan: &ExecPlan, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
+/// Nothing of the maker's is open any more when the container could reach for it (CVE-2016-9962, CVE-2024-21626).
+fn close_the_makers(plan: &ExecPlan, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
     let mut keep = vec![socket, plan.pidfd.as_fd()];
     keep.extend(cgroup.pids_fd());
     if let Stdio::Fds {
@@ -136,7 +136,7 @@ fn close_the_callers(plan: &ExecPlan, cgroup: &Join, socket: BorrowedFd<'_>) -> 
     process::close_all_but(&keep, 3 + plan.preserve_fds).map_err(step("closing descriptors"))
 }
 
-fn enter_namespaces(plan: &ExecPlan, namespaces: Namespaces) -> Result<(), ChildError> {
+fn enter_namespaces(plan: &ExecPlan, namespaces: Namespaces) -> Result<(), PayloadError> {
     namespace::enter(plan.pidfd.as_fd(), namespaces).map_err(step("joining the container's namespaces"))?;
     if namespaces.contains(Namespaces::USER) {
         payload::become_root_of_user_namespace()?;
@@ -144,7 +144,7 @@ fn enter_namespaces(plan: &ExecPlan, namespaces: Namespaces) -> Result<(), Child
     Ok(())
 }
 
-fn take_streams(plan: &mut ExecPlan, socket: BorrowedFd<'_>) -> Result<(), ChildError> {
+fn take_streams(plan: &mut ExecPlan, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
     let terminal = match plan.process.terminal {
         Some(size) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -158,7 +158,7 @@ fn take_streams(plan: &mut ExecPlan, socket: BorrowedFd<'_>) -> Result<(), Child
     payload::take_streams(stdio, terminal, socket)
 }
 
-fn be_on(processors: Option<&CpuSet>) -> Result<(), ChildError> {
+fn be_on(processors: Option<&CpuSet>) -> Result<(), PayloadError> {
     let Some(processors) = processors else {
         return Ok(());
     };

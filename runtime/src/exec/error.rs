@@ -31,7 +31,7 @@ pub enum ExecError {
     /// The agent of its filter.
     #[error(transparent)]
     Listener(#[from] DeliverError),
-    /// The socket to the child.
+    /// The socket to the payload's process.
     #[error("the channel to the process")]
     Channel(#[source] io::Error),
     /// The container's first process has ended.
@@ -50,7 +50,7 @@ pub enum ExecError {
     Clone(#[source] io::Error),
     /// The process says why it did not get as far as its payload.
     #[error("{0}")]
-    Child(String),
+    Process(String),
     /// It ended without a word, or was given away already.
     #[error("the process ended before its payload ran{}", describe(*.0))]
     Died(Option<Exit>),

@@ -1,11 +1,11 @@
 //! An additional process in a running container.
 //!
 //! ```text
-//!  caller (one thread)           process in between               process of the payload
+//!  maker (one thread)            process in between               the payload's process
 //!  spawn():
 //!    clone3(into the cgroup) --> v1: write 0 to `tasks`
 //!                                oom score, labels (host's /proc)
-//!                                close what is the caller's
+//!                                close what is the maker's
 //!                                setns(pidfd: all namespaces)
 //!  step():               <------ Console (a terminal's other end)
 //!                                keyring, streams, directory
@@ -33,7 +33,7 @@ pub use error::ExecError;
 pub use plan::{ExecPlan, ExecRequest, plan};
 
 use crate::create::{Step, wait_readable};
-use crate::payload::{Birth, FromChild, ToChild};
+use crate::payload::{Birth, FromMaker, ToMaker};
 use crate::seccomp::Listener;
 use coracle_linux::pidfd::Pid;
 use coracle_linux::process::{self, Child, Clone};
@@ -51,10 +51,10 @@ pub struct Executing {
     warnings: Vec<String>,
 }
 
-/// A process that runs its payload: a child of the caller, who collects it.
+/// A process that runs its payload: a child of its maker, who collects it.
 #[derive(Debug)]
 pub struct Process {
-    /// Its id, in the caller's PID namespace.
+    /// Its id, in its maker's PID namespace.
     pub pid: Pid,
     /// Readable once it has ended.
     pub pidfd: OwnedFd,
@@ -64,7 +64,7 @@ pub struct Process {
     pub warnings: Vec<String>,
 }
 
-/// Makes the process and returns at once. The caller has one thread.
+/// Makes the process and returns at once. The calling process must have a single thread.
 ///
 /// # Errors
 /// Says what could not be done; there is no process then.
@@ -95,20 +95,20 @@ impl Executing {
     /// Goes on as far as it can without waiting; done when the payload runs.
     ///
     /// # Errors
-    /// [`ExecError::Child`]: the process could not get as far as its payload; it has been ended and collected.
+    /// [`ExecError::Process`]: the process could not get as far as its payload; it has been ended and collected.
     pub fn step(&mut self) -> Result<Step<Process>, ExecError> {
         loop {
-            match FromChild::receive(self.socket.as_fd()).map_err(ExecError::Channel)? {
+            match ToMaker::receive(self.socket.as_fd()).map_err(ExecError::Channel)? {
                 None => return Ok(Step::Pending),
-                Some(FromChild::Cloned(pid, pidfd)) => {
+                Some(ToMaker::Cloned(pid, pidfd)) => {
                     self.birth.cloned(Child { pid, pidfd });
                     // If it is gone already, it has said why.
-                    let _ = ToChild::Go.send(self.socket.as_fd());
+                    let _ = FromMaker::Go.send(self.socket.as_fd());
                 }
-                Some(FromChild::Console(fd)) => self.console = Some(fd),
-                Some(FromChild::SeccompListener(number)) => self.hand_over_listener(number)?,
-                Some(FromChild::Warning(text)) => self.warnings.push(text),
-                Some(FromChild::Failed(text)) => return Err(ExecError::Child(text)),
+                Some(ToMaker::Console(fd)) => self.console = Some(fd),
+                Some(ToMaker::SeccompListener(number)) => self.hand_over_listener(number)?,
+                Some(ToMaker::Warning(text)) => self.warnings.push(text),
+                Some(ToMaker::Failed(text)) => return Err(ExecError::Process(text)),
                 Some(_) => return self.running().map(Step::Done),
             }
         }
@@ -140,10 +140,10 @@ impl Executing {
     }
 
     fn hand_over_listener(&mut self, number: RawFd) -> Result<(), ExecError> {
-        if let (Some(listener), Some(child)) = (&self.listener, self.birth.child()) {
-            listener.deliver(child, number, &self.state)?;
+        if let (Some(listener), Some(process)) = (&self.listener, self.birth.process()) {
+            listener.deliver(process, number, &self.state)?;
         }
-        ToChild::ListenerTaken
+        FromMaker::ListenerTaken
             .send(self.socket.as_fd())
             .map_err(ExecError::Channel)
     }

@@ -17,7 +17,7 @@ const KINDS: [(Namespaces, &str); 8] = [
     (Namespaces::TIME, "time"),
 ];
 
-/// The kinds of which `pid` has another namespace than the caller. Only those are entered: a user namespace cannot be
+/// The kinds of which `pid` has another namespace than the maker. Only those are entered: a user namespace cannot be
 /// entered twice, and a kernel may lack a kind.
 pub(super) fn different(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Namespaces, ExecError> {
     let raw = pid.as_raw_nonzero().get();

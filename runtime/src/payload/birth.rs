@@ -6,9 +6,9 @@
 //!                     clone(CLONE_PARENT) ------------->  a child of the maker
 //!     <-------------  Cloned(pid, pidfd), exits
 //! ```
-//! The one in between is only there when one clone is not enough. It exists for less than a millisecond.
+//! There is a process in between only when one clone is not enough; it lives for less than a millisecond.
 
-use super::{ChildError, FromChild, step};
+use super::{PayloadError, ToMaker, step};
 use coracle_linux::namespace::Namespaces;
 use coracle_linux::pidfd::{self, Signal};
 use coracle_linux::process::{self, Child, Clone, Exit};
@@ -19,15 +19,15 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(crate) struct Birth {
     between: Option<Child>,
-    child: Option<Child>,
+    process: Option<Child>,
 }
 
 impl Birth {
     /// The payload's process was cloned by its maker.
-    pub(crate) fn direct(child: Child) -> Self {
+    pub(crate) fn direct(process: Child) -> Self {
         Self {
             between: None,
-            child: Some(child),
+            process: Some(process),
         }
     }
 
@@ -35,32 +35,32 @@ impl Birth {
     pub(crate) fn through(between: Child) -> Self {
         Self {
             between: Some(between),
-            child: None,
+            process: None,
         }
     }
 
-    /// The process in between has said that this is it; collects the former, which is done.
-    pub(crate) fn cloned(&mut self, child: Child) {
-        self.child = Some(child);
+    /// The process in between has said that it has made `process`. The former is done, and is collected here.
+    pub(crate) fn cloned(&mut self, process: Child) {
+        self.process = Some(process);
         if let Some(between) = self.between.take() {
             let _ = process::wait(between.pidfd.as_fd());
         }
     }
 
     /// The payload's process, once it exists.
-    pub(crate) fn child(&self) -> Option<&Child> {
-        self.child.as_ref()
+    pub(crate) fn process(&self) -> Option<&Child> {
+        self.process.as_ref()
     }
 
     pub(crate) fn take(&mut self) -> Option<Child> {
-        self.child.take()
+        self.process.take()
     }
 
-    /// The end of the one that works at it now, which has closed its socket without a word: the kernel killed it, or
-    /// somebody did.
+    /// How the process ended that was at work and closed its socket without a word: the kernel killed it, or somebody
+    /// did.
     pub(crate) fn exit(&self) -> Option<Exit> {
-        let process = self.child.as_ref().or(self.between.as_ref());
-        process.and_then(|child| process::wait(child.pidfd.as_fd()).ok())
+        let at_work = self.process.as_ref().or(self.between.as_ref());
+        at_work.and_then(|process| process::wait(process.pidfd.as_fd()).ok())
     }
 
     /// Kills and collects whatever there is; `socket` is the maker's end.
@@ -69,10 +69,10 @@ impl Birth {
             // Only it knows of what it has cloned, so it may say so first.
             let _ = pidfd::wait_end(between.pidfd.as_fd(), Some(Duration::from_secs(1)));
             end(&between);
-            self.child = cloned(socket);
+            self.process = cloned(socket);
         }
-        if let Some(child) = self.child.take() {
-            end(&child);
+        if let Some(process) = self.process.take() {
+            end(&process);
         }
     }
 }
@@ -84,9 +84,9 @@ fn end(process: &Child) {
 
 fn cloned(socket: BorrowedFd<'_>) -> Option<Child> {
     loop {
-        match FromChild::receive(socket) {
-            Ok(Some(FromChild::Cloned(pid, pidfd))) => return Some(Child { pid, pidfd }),
-            Ok(None | Some(FromChild::End)) | Err(_) => return None,
+        match ToMaker::receive(socket) {
+            Ok(Some(ToMaker::Cloned(pid, pidfd))) => return Some(Child { pid, pidfd }),
+            Ok(None | Some(ToMaker::End)) | Err(_) => return None,
             Ok(Some(_)) => {}
         }
     }
@@ -97,7 +97,7 @@ fn cloned(socket: BorrowedFd<'_>) -> Option<Child> {
 pub(crate) fn live_between<T>(
     socket: BorrowedFd<'_>,
     new: Namespaces,
-    join: impl FnOnce() -> Result<T, ChildError>,
+    join: impl FnOnce() -> Result<T, PayloadError>,
     payload: impl FnOnce(T) -> u8,
 ) -> u8 {
     let how = Clone {
@@ -108,8 +108,8 @@ pub(crate) fn live_between<T>(
     let cloned = join()
         .and_then(|joined| process::clone(&how, || payload(joined)).map_err(step("making the process")));
     let sent = match cloned {
-        Ok(Child { pid, pidfd }) => FromChild::Cloned(pid, pidfd).send(socket),
-        Err(error) => FromChild::Failed(error.chain()).send(socket),
+        Ok(Child { pid, pidfd }) => ToMaker::Cloned(pid, pidfd).send(socket),
+        Err(error) => ToMaker::Failed(error.chain()).send(socket),
     };
     u8::from(sent.is_err())
 }

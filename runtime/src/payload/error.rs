@@ -11,7 +11,7 @@ use std::io;
 
 /// Why a process does not get as far as its payload.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ChildError {
+pub(crate) enum PayloadError {
     #[error("{doing}")]
     Step { doing: &'static str, source: io::Error },
     #[error(transparent)]
@@ -30,7 +30,7 @@ pub(crate) enum ChildError {
     Exec { program: String, source: io::Error },
 }
 
-impl ChildError {
+impl PayloadError {
     /// It and its causes as one line: what is told to the maker, or through the exec fifo to `start`, which cannot be
     /// given the values themselves.
     pub(crate) fn chain(&self) -> String {
@@ -41,8 +41,8 @@ impl ChildError {
 }
 
 /// Names a step in the errors of its calls.
-pub(crate) fn step<E: Into<io::Error>>(doing: &'static str) -> impl Fn(E) -> ChildError {
-    move |error| ChildError::Step {
+pub(crate) fn step<E: Into<io::Error>>(doing: &'static str) -> impl Fn(E) -> PayloadError {
+    move |error| PayloadError::Step {
         doing,
         source: error.into(),
     }

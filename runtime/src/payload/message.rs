@@ -1,19 +1,19 @@
 //! What a process on its way to a payload and its maker say to each other, over one socket that keeps message boundaries.
 //!
 //! A message is one byte of kind and the rest; descriptors travel beside it. The end of the stream means that the other
-//! side is gone: for the parent, after [`FromChild::Ready`] and its own [`ToChild::Start`], that the payload runs.
+//! side is gone: for the maker, after [`ToMaker::Ready`] and its own [`FromMaker::Start`], that the payload runs.
 
 use coracle_linux::pidfd::Pid;
 use coracle_linux::socket;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// From the payload's process (or the one in between) to its maker.
+/// From the payload's process, or from the process in between, to its maker.
 #[derive(Debug)]
-pub(crate) enum FromChild {
+pub(crate) enum ToMaker {
     /// By the process in between: the payload's process exists.
     Cloned(Pid, OwnedFd),
-    /// The root file system is attached: the hooks of the runtime may run. Answered by [`ToChild::HooksDone`].
+    /// The root file system is attached: the hooks of the runtime may run. Answered by [`FromMaker::HooksDone`].
     RunHooks,
     /// The other end of the container's terminal.
     Console(OwnedFd),
@@ -31,7 +31,7 @@ pub(crate) enum FromChild {
 
 /// From the maker to the payload's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ToChild {
+pub(crate) enum FromMaker {
     /// It is known and may go on: its ids are mapped.
     Go,
     /// The hooks of the runtime have run.
@@ -42,7 +42,7 @@ pub(crate) enum ToChild {
     Start,
 }
 
-impl FromChild {
+impl ToMaker {
     pub(crate) fn send(self, socket: BorrowedFd<'_>) -> io::Result<()> {
         match self {
             Self::Cloned(pid, pidfd) => {
@@ -108,7 +108,7 @@ impl FromChild {
     }
 }
 
-impl ToChild {
+impl FromMaker {
     pub(crate) fn send(self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let kind = match self {
             Self::Go => b"g",
@@ -125,7 +125,7 @@ impl ToChild {
     /// `UnexpectedEof` when the maker is gone.
     pub(crate) fn expect(self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let mut buffer = [0; 8];
-        // With read(2), which filters hold up even more seldom than recvmsg(2): see FromChild::SeccompListener.
+        // With read(2), which filters hold up even more seldom than recvmsg(2): see ToMaker::SeccompListener.
         let length = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut buffer))?;
         let got = match (length, buffer[0]) {
             (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -151,8 +151,8 @@ fn send_text(socket: BorrowedFd<'_>, kind: char, text: &str) -> io::Result<()> {
 
 /// Lets the maker take `listener` out of this process, and waits until its agent has it.
 pub(crate) fn hand_over_listener(listener: OwnedFd, socket: BorrowedFd<'_>) -> io::Result<()> {
-    FromChild::SeccompListener(listener.as_raw_fd()).send(socket)?;
-    ToChild::ListenerTaken.expect(socket)
+    ToMaker::SeccompListener(listener.as_raw_fd()).send(socket)?;
+    FromMaker::ListenerTaken.expect(socket)
 }
 
 /// Longest message in bytes; a chain of causes is cut there.
@@ -165,19 +165,19 @@ mod tests {
     #[test]
     fn last_words_are_heard_also_when_ours_were_not() {
         let (ours, theirs) = socket::message_pair().unwrap();
-        ToChild::Go.send(ours.as_fd()).unwrap();
-        FromChild::Failed("no such program".to_owned())
+        FromMaker::Go.send(ours.as_fd()).unwrap();
+        ToMaker::Failed("no such program".to_owned())
             .send(theirs.as_fd())
             .unwrap();
         drop(theirs);
-        let first = FromChild::receive(ours.as_fd()).unwrap();
+        let first = ToMaker::receive(ours.as_fd()).unwrap();
         assert!(
-            matches!(&first, Some(FromChild::Failed(text)) if text == "no such program"),
+            matches!(&first, Some(ToMaker::Failed(text)) if text == "no such program"),
             "{first:?}"
         );
         assert!(matches!(
-            FromChild::receive(ours.as_fd()).unwrap(),
-            Some(FromChild::End)
+            ToMaker::receive(ours.as_fd()).unwrap(),
+            Some(ToMaker::End)
         ));
     }
 }

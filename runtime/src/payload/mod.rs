@@ -9,8 +9,8 @@ mod streams;
 
 pub(crate) use birth::{Birth, live_between};
 pub(crate) use environment::with_home;
-pub(crate) use error::{ChildError, step};
-pub(crate) use message::{FromChild, ToChild, hand_over_listener};
+pub(crate) use error::{PayloadError, step};
+pub(crate) use message::{FromMaker, ToMaker, hand_over_listener};
 pub(crate) use program::{LookupError, find_program};
 pub(crate) use streams::{control_terminal, give_streams, take_streams};
 
@@ -23,7 +23,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 
 /// In a user namespace that it has just entered, a process is nobody until it becomes root there.
-pub(crate) fn become_root_of_user_namespace() -> Result<(), ChildError> {
+pub(crate) fn become_root_of_user_namespace() -> Result<(), PayloadError> {
     let failed = step("becoming root of the user namespace");
     match thread::set_thread_groups(&[]) {
         // Where setgroups is denied there is nothing to give up either.
@@ -36,8 +36,8 @@ pub(crate) fn become_root_of_user_namespace() -> Result<(), ChildError> {
         .map_err(failed)
 }
 
-/// Leaves the caller's session: its terminal and its signals.
-pub(crate) fn begin_session() -> Result<(), ChildError> {
+/// Leaves the maker's session: its terminal and its signals.
+pub(crate) fn begin_session() -> Result<(), PayloadError> {
     rustix::process::setsid()
         .map(drop)
         .map_err(step("starting a session"))
@@ -45,7 +45,7 @@ pub(crate) fn begin_session() -> Result<(), ChildError> {
 
 /// Enters the session keyring of container `id`, made when there is none, so that the process does not see the keys
 /// of whoever started it.
-pub(crate) fn join_keyring(id: &str) -> Result<(), ChildError> {
+pub(crate) fn join_keyring(id: &str) -> Result<(), PayloadError> {
     let joined = CString::new(format!("_ses.{id}"))
         .map_err(std::io::Error::from)
         .and_then(|name| keyring::join_session(&name));
@@ -57,8 +57,8 @@ pub(crate) fn join_keyring(id: &str) -> Result<(), ChildError> {
 }
 
 /// Becomes the program. Returns only on failure.
-pub(crate) fn execute(program: &CStr, args: &[CString], env: &[CString]) -> Result<Infallible, ChildError> {
-    process::execve(program, args, env).map_err(|source| ChildError::Exec {
+pub(crate) fn execute(program: &CStr, args: &[CString], env: &[CString]) -> Result<Infallible, PayloadError> {
+    process::execve(program, args, env).map_err(|source| PayloadError::Exec {
         program: program.to_string_lossy().into_owned(),
         source,
     })

@@ -1,6 +1,6 @@
 //! The standard streams of a payload.
 
-use super::{ChildError, FromChild, step};
+use super::{PayloadError, ToMaker, step};
 use crate::plan::Stdio;
 use crate::rootfs::console::Terminal;
 use rustix::fs::{Stat, Uid};
@@ -12,10 +12,10 @@ pub(crate) fn take_streams(
     stdio: Stdio,
     terminal: Option<Terminal>,
     socket: BorrowedFd<'_>,
-) -> Result<(), ChildError> {
+) -> Result<(), PayloadError> {
     let failed = step::<io::Error>("setting up the standard streams");
     if let Some(Terminal { master, slave }) = terminal {
-        FromChild::Console(master)
+        ToMaker::Console(master)
             .send(socket)
             .map_err(step("sending the terminal"))?;
         return be_streams([&slave, &slave, &slave]).map_err(failed);
@@ -31,7 +31,7 @@ pub(crate) fn take_streams(
 }
 
 /// Makes the terminal on standard input that of this process's session, which it has begun.
-pub(crate) fn control_terminal() -> Result<(), ChildError> {
+pub(crate) fn control_terminal() -> Result<(), PayloadError> {
     rustix::process::ioctl_tiocsctty(io::stdin()).map_err(step("taking control of the terminal"))
 }
 

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 /// What a container is to be made of.
 #[derive(Debug)]
 pub struct CreateRequest {
-    /// Its name, unique for the caller.
+    /// Its name, unique among those of its maker.
     pub id: ContainerId,
     /// The directory that relative paths of the specification start at.
     pub bundle: PathBuf,
@@ -83,7 +83,7 @@ pub struct DetachedMount {
 /// The standard streams of a container's first process.
 #[derive(Debug)]
 pub enum Stdio {
-    /// The caller's own.
+    /// The maker's own.
     Inherit,
     /// These three.
     Fds {
@@ -102,9 +102,9 @@ pub enum Stdio {
 /// How a container waits between "created" and "running".
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Gate {
-    /// For a message from the caller, who stays: [`Container::start`](crate::Container::start).
+    /// For a message from its maker, who stays: [`Container::start`](crate::Container::start).
     #[default]
-    Caller,
+    Maker,
     /// For somebody to open this fifo for reading; the maker may leave.
     Fifo(PathBuf),
 }
@@ -116,7 +116,7 @@ pub struct CreateOptions {
     pub gate: Gate,
     /// Do not give it a session keyring of its own.
     pub no_new_keyring: bool,
-    /// Descriptors 3 to 2+N of the caller that the payload keeps.
+    /// Descriptors 3 to 2+N of the maker that the payload keeps.
     pub preserve_fds: u32,
 }
 
