@@ -6,7 +6,6 @@
 //! [`HookRun`] runs a list of them without blocking: input and output are memory files, so there is nothing to feed or
 //! to drain, only an end to wait for.
 
-use crate::create::Step;
 use crate::plan::HookPlan;
 use coracle_linux::pidfd::Signal;
 use coracle_linux::process::{self, Exit};
@@ -17,6 +16,7 @@ use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::Poll;
 use std::time::Duration;
 
 /// A hook that failed.
@@ -103,24 +103,24 @@ impl HookRun {
     ///
     /// # Errors
     /// A hook that cannot be started, fails, or takes longer than it may. Those after it do not run.
-    pub fn step(&mut self) -> Result<Step<()>, HookError> {
+    pub fn step(&mut self) -> Poll<Result<(), HookError>> {
         while let Some(running) = &mut self.running {
             match running.finished() {
-                Ok(false) => return Ok(Step::Pending),
+                Ok(false) => return Poll::Pending,
                 Ok(true) => self.running = None,
                 Err(error) => {
                     self.running = None;
-                    return Err(error);
+                    return Poll::Ready(Err(error));
                 }
             }
             self.start_next()?;
         }
-        Ok(Step::Done(()))
+        Poll::Ready(Ok(()))
     }
 
     /// Runs all that is left, waiting.
     pub fn finish(mut self) -> Result<(), HookError> {
-        while let Step::Pending = self.step()? {
+        while self.step()?.is_pending() {
             let mut ready = [rustix::event::PollFd::new(
                 &self.epoll,
                 rustix::event::PollFlags::IN,

@@ -5,10 +5,10 @@
 //! ```
 //! `plan` is pure: everything that can be wrong with a request is found there, and the error names the field. `spawn`
 //! makes the container's first process and returns at once; nothing after it blocks either: a caller polls the
-//! descriptor of what it holds ([`Creating`], [`Starting`], [`HookRun`]) and calls `step` when it is readable. The
-//! command line does that with poll(2), the shim with its executor.
+//! descriptor of what it holds ([`Creating`], [`Starting`], [`HookRun`]) and calls `step` when it is readable, until that
+//! is [`Poll::Ready`](std::task::Poll::Ready). The command line does that with poll(2), the shim with its executor.
 //!
-//! The caller must have a single thread: making a container is a fork.
+//! The calling process must have a single thread: making a container is a fork.
 
 pub mod cgroup;
 pub mod create;
@@ -23,7 +23,7 @@ pub mod seccomp;
 pub mod spec;
 pub mod state;
 
-pub use create::{Container, CreateError, Creating, StartError, Starting, Step, spawn};
+pub use create::{Container, CreateError, Creating, StartError, Starting, spawn};
 pub use hooks::HookRun;
 pub use plan::{
     ContainerId, CreateOptions, CreateRequest, DetachedMount, Gate, Plan, PlanError, RootSource, Stdio, plan,

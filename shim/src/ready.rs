@@ -2,11 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::task::Poll;
 use std::time::Duration;
 
 use coracle_runtime::exec::{ExecError, Executing, Process};
 use coracle_runtime::hooks::HookError;
-use coracle_runtime::{Container, CreateError, Creating, HookRun, StartError, Starting, Step};
+use coracle_runtime::{Container, CreateError, Creating, HookRun, StartError, Starting};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -58,7 +59,7 @@ pub(crate) trait Steps: AsFd {
     /// Why it did not get there.
     type Error;
     /// As far as it goes without waiting.
-    fn step(&mut self) -> Result<Step<Self::Done>, Self::Error>;
+    fn step(&mut self) -> Poll<Result<Self::Done, Self::Error>>;
     /// The executor could not wait for it.
     fn unwatchable(error: io::Error) -> Self::Error;
 }
@@ -66,7 +67,7 @@ pub(crate) trait Steps: AsFd {
 /// Steps until it is done.
 pub(crate) async fn finish<S: Steps>(mut steps: S) -> Result<S::Done, S::Error> {
     loop {
-        if let Step::Done(done) = steps.step()? {
+        if let Poll::Ready(done) = steps.step()? {
             return Ok(done);
         }
         readable(steps.as_fd()).await.map_err(S::unwatchable)?;
@@ -77,7 +78,7 @@ impl Steps for Creating {
     type Done = Container;
     type Error = CreateError;
 
-    fn step(&mut self) -> Result<Step<Container>, CreateError> {
+    fn step(&mut self) -> Poll<Result<Container, CreateError>> {
         Creating::step(self)
     }
 
@@ -90,7 +91,7 @@ impl Steps for Starting {
     type Done = ();
     type Error = StartError;
 
-    fn step(&mut self) -> Result<Step<()>, StartError> {
+    fn step(&mut self) -> Poll<Result<(), StartError>> {
         Starting::step(self)
     }
 
@@ -103,7 +104,7 @@ impl Steps for HookRun {
     type Done = ();
     type Error = HookError;
 
-    fn step(&mut self) -> Result<Step<()>, HookError> {
+    fn step(&mut self) -> Poll<Result<(), HookError>> {
         HookRun::step(self)
     }
 
@@ -120,7 +121,7 @@ impl Steps for Executing {
     type Done = Process;
     type Error = ExecError;
 
-    fn step(&mut self) -> Result<Step<Process>, ExecError> {
+    fn step(&mut self) -> Poll<Result<Process, ExecError>> {
         Executing::step(self)
     }
 

@@ -1,6 +1,6 @@
 //! A container that exists, and its start.
 
-use super::{StartError, Step};
+use super::StartError;
 use crate::cgroup::Cgroup;
 use crate::hooks::{HookError, HookRun};
 use crate::payload::{FromMaker, ToMaker};
@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::task::Poll;
 
 /// A container whose first process waits for its start, or runs. Dropping this changes nothing about it.
 #[derive(Debug)]
@@ -106,11 +107,11 @@ impl Starting {
     ///
     /// # Errors
     /// [`StartError::Exec`]: the process has ended. [`StartError::Hook`]: it runs.
-    pub fn step(&mut self) -> Result<Step<()>, StartError> {
+    pub fn step(&mut self) -> Poll<Result<(), StartError>> {
         if let Some(socket) = &self.socket {
             match ToMaker::receive(socket.as_fd()).map_err(StartError::Channel)? {
-                None => return Ok(Step::Pending),
-                Some(ToMaker::Failed(text)) => return Err(StartError::Exec(text)),
+                None => return Poll::Pending,
+                Some(ToMaker::Failed(text)) => return Poll::Ready(Err(StartError::Exec(text))),
                 Some(_) => self.socket = None,
             }
             if !self.poststart.is_empty() {
@@ -124,14 +125,14 @@ impl Starting {
             }
         }
         match &mut self.hooks {
-            None => Ok(Step::Done(())),
-            Some(hooks) => Ok(hooks.step()?),
+            None => Poll::Ready(Ok(())),
+            Some(hooks) => hooks.step().map_err(StartError::Hook),
         }
     }
 
     /// Steps until it is done, waiting.
     pub fn finish(mut self) -> Result<(), StartError> {
-        while let Step::Pending = self.step()? {
+        while self.step()?.is_pending() {
             wait_readable(self.as_fd()).map_err(StartError::Channel)?;
         }
         Ok(())

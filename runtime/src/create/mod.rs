@@ -4,17 +4,20 @@
 //!  maker (one thread)                             first process
 //!  spawn():
 //!    open the namespaces to join
+//!   MakeCgroup:
 //!    make the cgroup, set its limits
+//!   Clone:
 //!    clone3(all namespaces, into the cgroup) ---> v1: write 0 to each hierarchy's `tasks`
 //!    user namespace: write uid_map, gid_map
 //!    Go (only with new ids, or after Cloned) ---> join, unshare the cgroup namespace
-//!                                                 attach the root at root.path, mount the rest onto it
-//!  step():                                 <----- Console (a terminal's other end)
+//!  step():                                        attach the root at root.path, mount the rest onto it
+//!   Serve:                                 <----- Console (a terminal's other end)
 //!                                          <----- RunHooks (only if there are any)
+//!   Hooks:
 //!    prestart, createRuntime hooks
 //!    HooksDone ---------------------------------> createContainer hooks, pivot_root, masks, names, sysctls
 //!                                                 identity, capabilities, seccomp
-//!                                          <----- SeccompListener (only if the filter notifies an agent)
+//!   Serve:                                 <----- SeccompListener (only if the filter notifies an agent)
 //!    ListenerTaken ----------------------------->
 //!                                          <----- Ready
 //!    Created(container)                           waits at the gate: this socket, or the exec fifo
@@ -22,6 +25,9 @@
 //!    Start -------------------------------------> startContainer hooks, execve
 //!    poststart hooks                       <----- end of stream: the payload runs
 //! ```
+//! The maker's side is a list of stages. A stage that has to wait (the hooks today; a cgroup manager that answers later,
+//! like systemd) puts its descriptor into the epoll of [`Creating`] and is pending: `spawn` returns there too.
+//!
 //! Wherever the first process fails, it says `Failed` and exits; wherever the maker fails, or drops what it holds, it
 //! kills and collects the first process and removes the cgroup. Until it is ready, the first process dies with its maker.
 //!
@@ -47,10 +53,10 @@ pub use container::{Container, Starting};
 pub(crate) use error::describe;
 pub use error::{CreateError, StartError};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupPlan};
 use crate::hooks::HookRun;
 use crate::payload::{Birth, FromMaker, ToMaker};
-use crate::plan::{ContainerId, Gate, Plan};
+use crate::plan::{ContainerId, Gate, IdMaps, Plan};
 use crate::rootfs::{self, Prepared};
 use crate::seccomp::Listener;
 use crate::state::{Facts, Status};
@@ -59,72 +65,94 @@ use coracle_linux::pidfd::{self, Pid};
 use coracle_linux::process::{self, Child, Clone, Exit};
 use coracle_linux::socket;
 use first_process::Inherited;
+use namespaces::Joined;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::task::{Poll, ready};
 
-/// How far something that does not block has come.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step<T> {
-    /// Poll its descriptor and step again.
-    Pending,
-    /// It is done.
-    Done(T),
-}
-
-/// A container that is being created.
+/// A container that is being created. Poll its descriptor, then [`step`](Self::step).
 #[derive(Debug)]
 pub struct Creating {
     id: ContainerId,
     facts: Facts,
     socket: OwnedFd,
+    /// Readable when there is something to do: the socket is in it, and what else a stage waits for.
     epoll: OwnedFd,
+    stage: Stage,
+    cgroup: Option<Cgroup>,
     /// The first process, and the process in between until it has said `Cloned`.
     birth: Birth,
-    cgroup: Option<Cgroup>,
     console: Option<OwnedFd>,
     listener: Option<Listener>,
     warnings: Vec<String>,
-    hooks: Option<HookRun>,
-    id_maps: Option<crate::plan::IdMaps>,
+    id_maps: Option<IdMaps>,
     waits_for_go: bool,
     waits_for_maker: bool,
 }
 
-/// Makes the container's first process and returns at once.
+/// What the maker does next, in this order. The hooks come while the first process is served, which goes on after them.
+#[derive(Debug)]
+enum Stage {
+    /// The cgroup is made and its limits are set. Undone by its removal.
+    MakeCgroup(Box<Unborn>),
+    /// The first process is cloned into it. Undone by its end.
+    Clone(Box<Unborn>),
+    /// What the first process says is done, until it is ready.
+    Serve,
+    /// The hooks of the runtime run, and the first process waits for them. Undone by their end.
+    Hooks(HookRun),
+}
+
+/// What the first process is to be born with.
+#[derive(Debug)]
+struct Unborn {
+    plan: Plan,
+    joined: Joined,
+    prepared: Prepared,
+    socket: OwnedFd,
+}
+
+/// Begins a creation and takes it as far as it goes without waiting, to the container's first process at the latest.
 ///
 /// # Errors
 /// Says what could not be made; nothing is left of it then.
 pub fn spawn(plan: Plan) -> Result<Creating, CreateError> {
-    let joined = namespaces::open(&plan.namespaces, &plan.sysctls)?;
-    let prepared = rootfs::prepare(&plan).map_err(CreateError::Prepare)?;
-    let (ours, theirs) = socket::message_pair().map_err(CreateError::Channel)?;
-    let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| CreateError::Channel(errno.into()))?;
-    epoll::add(&epoll, &ours, EventData::new_u64(0), EventFlags::IN)
-        .map_err(|errno| CreateError::Channel(errno.into()))?;
-    let mut creating = Creating {
-        id: plan.id.clone(),
-        facts: Facts::of(&plan),
-        socket: ours,
-        epoll,
-        birth: Birth::default(),
-        cgroup: None,
-        console: None,
-        listener: plan.seccomp.as_ref().and_then(|filter| filter.listener.clone()),
-        warnings: Vec::new(),
-        hooks: None,
-        id_maps: plan.namespaces.id_maps.clone(),
-        waits_for_go: plan.namespaces.first_process_waits(),
-        waits_for_maker: plan.options.gate == Gate::Maker,
-    };
-    let cgroup = creating.cgroup.insert(Cgroup::create(&plan.cgroup)?);
-    creating.warnings.extend_from_slice(cgroup.warnings());
-    creating.clone_first_process(plan, joined, prepared, theirs)?;
-    creating.let_go()?;
+    let mut creating = Creating::begin(plan)?;
+    while creating.is_unborn() && creating.advance()?.is_ready() {}
     Ok(creating)
 }
 
 impl Creating {
-    /// The id of the first process, once it exists (a process in between makes it a moment later).
+    fn begin(plan: Plan) -> Result<Self, CreateError> {
+        let joined = namespaces::open(&plan.namespaces, &plan.sysctls)?;
+        let prepared = rootfs::prepare(&plan).map_err(CreateError::Prepare)?;
+        let (ours, theirs) = socket::message_pair().map_err(CreateError::Channel)?;
+        let epoll =
+            epoll::create(CreateFlags::CLOEXEC).map_err(|errno| CreateError::Channel(errno.into()))?;
+        watch(&epoll, ours.as_fd())?;
+        Ok(Self {
+            id: plan.id.clone(),
+            facts: Facts::of(&plan),
+            socket: ours,
+            epoll,
+            cgroup: None,
+            birth: Birth::default(),
+            console: None,
+            listener: plan.seccomp.as_ref().and_then(|filter| filter.listener.clone()),
+            warnings: Vec::new(),
+            id_maps: plan.namespaces.id_maps.clone(),
+            waits_for_go: plan.namespaces.first_process_waits(),
+            waits_for_maker: plan.options.gate == Gate::Maker,
+            stage: Stage::MakeCgroup(Box::new(Unborn {
+                plan,
+                joined,
+                prepared,
+                socket: theirs,
+            })),
+        })
+    }
+
+    /// The id of the first process, once it exists: before that, the cgroup is made, or a process in between is at work.
     #[must_use]
     pub fn pid(&self) -> Option<Pid> {
         self.birth.process().map(|process| process.pid)
@@ -134,29 +162,49 @@ impl Creating {
     ///
     /// # Errors
     /// Says what failed, in the first process too. What was made is undone.
-    pub fn step(&mut self) -> Result<Step<Container>, CreateError> {
+    pub fn step(&mut self) -> Poll<Result<Container, CreateError>> {
         loop {
-            if let Some(hooks) = &mut self.hooks {
-                match hooks.step()? {
-                    Step::Pending => return Ok(Step::Pending),
-                    Step::Done(()) => self.hooks = None,
-                }
-                FromMaker::HooksDone
-                    .send(self.socket.as_fd())
-                    .map_err(CreateError::Channel)?;
-            }
-            match ToMaker::receive(self.socket.as_fd()).map_err(CreateError::Channel)? {
-                None => return Ok(Step::Pending),
-                Some(ToMaker::Ready) => return self.created().map(Step::Done),
-                Some(message) => self.handle(message)?,
+            if let Some(container) = ready!(self.advance())? {
+                return Poll::Ready(Ok(container));
             }
         }
+    }
+
+    /// Does one stage, or of [`Stage::Serve`] one message. The container is there after the last one.
+    fn advance(&mut self) -> Poll<Result<Option<Container>, CreateError>> {
+        match std::mem::replace(&mut self.stage, Stage::Serve) {
+            Stage::MakeCgroup(unborn) => {
+                self.make_cgroup(&unborn.plan.cgroup)?;
+                self.stage = Stage::Clone(unborn);
+            }
+            Stage::Clone(unborn) => {
+                self.clone_first_process(*unborn)?;
+                self.let_go()?;
+            }
+            Stage::Serve => match ToMaker::receive(self.socket.as_fd()).map_err(CreateError::Channel)? {
+                None => return Poll::Pending,
+                Some(ToMaker::Ready) => return Poll::Ready(self.created().map(Some)),
+                Some(message) => self.handle(message)?,
+            },
+            Stage::Hooks(mut hooks) => {
+                if hooks.step()?.is_pending() {
+                    self.stage = Stage::Hooks(hooks);
+                    return Poll::Pending;
+                }
+                self.send(FromMaker::HooksDone)?;
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
+
+    fn is_unborn(&self) -> bool {
+        matches!(self.stage, Stage::MakeCgroup(_) | Stage::Clone(_))
     }
 
     /// Steps until it is done, waiting.
     pub fn finish(mut self) -> Result<Container, CreateError> {
         loop {
-            if let Step::Done(container) = self.step()? {
+            if let Poll::Ready(container) = self.step()? {
                 return Ok(container);
             }
             container::wait_readable(self.as_fd()).map_err(CreateError::Channel)?;
@@ -172,9 +220,8 @@ impl Creating {
             ToMaker::RunHooks => {
                 let state = self.state(Status::Creating);
                 let hooks = HookRun::start(self.facts.hooks.of_runtime(), state)?;
-                epoll::add(&self.epoll, &hooks, EventData::new_u64(0), EventFlags::IN)
-                    .map_err(|errno| CreateError::Channel(errno.into()))?;
-                self.hooks = Some(hooks);
+                watch(&self.epoll, hooks.as_fd())?;
+                self.stage = Stage::Hooks(hooks);
                 Ok(())
             }
             ToMaker::Console(fd) => {
@@ -195,9 +242,7 @@ impl Creating {
         if let (Some(listener), Some(process)) = (&self.listener, self.birth.process()) {
             listener.deliver(process, number, &self.state(Status::Creating))?;
         }
-        FromMaker::ListenerTaken
-            .send(self.socket.as_fd())
-            .map_err(CreateError::Channel)
+        self.send(FromMaker::ListenerTaken)
     }
 
     fn created(&mut self) -> Result<Container, CreateError> {
@@ -227,13 +272,19 @@ impl Creating {
         }
     }
 
-    fn clone_first_process(
-        &mut self,
-        plan: Plan,
-        joined: namespaces::Joined,
-        prepared: Prepared,
-        theirs: OwnedFd,
-    ) -> Result<(), CreateError> {
+    fn make_cgroup(&mut self, plan: &CgroupPlan) -> Result<(), CreateError> {
+        let cgroup = self.cgroup.insert(Cgroup::create(plan)?);
+        self.warnings.extend_from_slice(cgroup.warnings());
+        Ok(())
+    }
+
+    fn clone_first_process(&mut self, unborn: Unborn) -> Result<(), CreateError> {
+        let Unborn {
+            plan,
+            joined,
+            prepared,
+            socket,
+        } = unborn;
         let Some(cgroup) = &self.cgroup else { return Ok(()) };
         let join = cgroup.join()?;
         let in_between = plan.namespaces.needs_process_between();
@@ -249,7 +300,6 @@ impl Creating {
         // A PID namespace is joined for children only: the maker goes in for the length of the clone.
         let pid_namespace = joined.pid_namespace().filter(|_| !in_between);
         let home = pid_namespace.map(namespaces::visit_pid_namespace).transpose()?;
-        let socket = theirs.as_fd();
         let maker = pidfd::open(rustix::process::getpid()).map_err(CreateError::Clone)?;
         let made = process::clone(&how, || {
             let inherited = Inherited {
@@ -257,7 +307,7 @@ impl Creating {
                 prepared,
                 cgroup,
                 join: &join,
-                socket,
+                socket: socket.as_fd(),
                 maker: maker.as_fd(),
             };
             match in_between {
@@ -283,15 +333,23 @@ impl Creating {
         if let Some(maps) = self.id_maps.take() {
             namespaces::map_ids(process.pid, &maps)?;
         }
-        FromMaker::Go
-            .send(self.socket.as_fd())
-            .map_err(CreateError::Channel)
+        self.send(FromMaker::Go)
+    }
+
+    fn send(&self, message: FromMaker) -> Result<(), CreateError> {
+        message.send(self.socket.as_fd()).map_err(CreateError::Channel)
     }
 
     fn state(&self, status: Status) -> Vec<u8> {
         self.facts
             .state(status, self.birth.process().map(|process| process.pid))
     }
+}
+
+/// Adds `fd` to what the creation waits for.
+fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>) -> Result<(), CreateError> {
+    epoll::add(epoll, fd, EventData::new_u64(0), EventFlags::IN)
+        .map_err(|errno| CreateError::Channel(errno.into()))
 }
 
 /// The namespaces that are made by the clone itself. The cgroup namespace is made after the process has joined its
@@ -309,7 +367,7 @@ impl AsFd for Creating {
 impl Drop for Creating {
     /// Undoes what was made, in reverse. After success nothing is left here to undo.
     fn drop(&mut self) {
-        self.hooks = None;
+        self.stage = Stage::Serve;
         self.birth.end(self.socket.as_fd());
         if let Some(cgroup) = self.cgroup.take() {
             let _ = cgroup.remove();

@@ -32,13 +32,14 @@ mod plan;
 pub use error::ExecError;
 pub use plan::{ExecPlan, ExecRequest, plan};
 
-use crate::create::{Step, wait_readable};
+use crate::create::wait_readable;
 use crate::payload::{Birth, FromMaker, ToMaker};
 use crate::seccomp::Listener;
 use coracle_linux::pidfd::Pid;
 use coracle_linux::process::{self, Child, Clone};
 use coracle_linux::socket;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::task::Poll;
 
 /// A process on its way to its payload. Poll its descriptor, then [`step`](Self::step).
 #[derive(Debug)]
@@ -96,10 +97,10 @@ impl Executing {
     ///
     /// # Errors
     /// [`ExecError::Process`]: the process could not get as far as its payload; it has been ended and collected.
-    pub fn step(&mut self) -> Result<Step<Process>, ExecError> {
+    pub fn step(&mut self) -> Poll<Result<Process, ExecError>> {
         loop {
             match ToMaker::receive(self.socket.as_fd()).map_err(ExecError::Channel)? {
-                None => return Ok(Step::Pending),
+                None => return Poll::Pending,
                 Some(ToMaker::Cloned(pid, pidfd)) => {
                     self.birth.cloned(Child { pid, pidfd });
                     // If it is gone already, it has said why.
@@ -108,8 +109,8 @@ impl Executing {
                 Some(ToMaker::Console(fd)) => self.console = Some(fd),
                 Some(ToMaker::SeccompListener(number)) => self.hand_over_listener(number)?,
                 Some(ToMaker::Warning(text)) => self.warnings.push(text),
-                Some(ToMaker::Failed(text)) => return Err(ExecError::Process(text)),
-                Some(_) => return self.running().map(Step::Done),
+                Some(ToMaker::Failed(text)) => return Poll::Ready(Err(ExecError::Process(text))),
+                Some(_) => return Poll::Ready(self.running()),
             }
         }
     }
@@ -120,7 +121,7 @@ impl Executing {
     /// As [`Executing::step`].
     pub fn finish(mut self) -> Result<Process, ExecError> {
         loop {
-            if let Step::Done(process) = self.step()? {
+            if let Poll::Ready(process) = self.step()? {
                 return Ok(process);
             }
             wait_readable(self.as_fd()).map_err(ExecError::Channel)?;
