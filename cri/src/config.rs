@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
-use crate::steps::{FailPoint, ParseFailPointError};
+use crate::steps::FailPoint;
 
 /// coracled: runs pods on this node and answers the kubelet on a unix socket (CRI v1).
 #[derive(Debug, Default, Parser)]
@@ -95,8 +95,6 @@ pub(crate) enum ConfigError {
     CgroupRoot(String),
     #[error("stats_period_s: 0 is no period")]
     StatsPeriod,
-    #[error(transparent)]
-    FailPoint(#[from] ParseFailPointError),
 }
 
 impl Default for Config {

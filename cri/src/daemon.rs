@@ -2,34 +2,33 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cgroup::{CgroupError, Hierarchies};
 use crate::cgroup_parents::CgroupParents;
 use crate::config::Config;
 use crate::network::Network;
 use crate::pods::Pods;
-use crate::shims::{self, ShimError};
+use crate::shims::{self, ShimError, Shims};
 use crate::spec::Host;
 use crate::state_lock::StateLock;
-use crate::stats::Samples;
+use crate::stats::{Figures, Sampler, Samples};
 use crate::steps::{Runner, Trace, TraceError};
-use crate::store::{ContainerRecord, SandboxRecord, Store, StoreError};
+use crate::store::{ContainerRecord, Store, StoreError};
 
 /// Everything of one running daemon.
 pub(crate) struct Daemon {
     pub(crate) config: Config,
     pub(crate) boot_id: String,
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
     pub(crate) images: coracle_images::Store,
-    pub(crate) pods: Pods,
+    pub(crate) pods: Arc<Pods>,
     pub(crate) network: Network,
     pub(crate) runner: Runner,
-    pub(crate) hierarchies: Hierarchies,
-    pub(crate) cgroup_parents: CgroupParents,
+    pub(crate) hierarchies: Arc<Hierarchies>,
+    pub(crate) cgroup_parents: Arc<CgroupParents>,
     pub(crate) host: Host,
-    pub(crate) shim_program: PathBuf,
-    pub(crate) samples: Samples,
+    pub(crate) shims: Arc<Shims>,
+    pub(crate) samples: Arc<Samples>,
     _state_lock: StateLock,
 }
 
@@ -67,8 +66,8 @@ impl std::fmt::Debug for Daemon {
 impl Daemon {
     /// Opens everything; nothing of pods is looked at yet.
     pub(crate) fn open(config: Config) -> Result<Arc<Daemon>, StartError> {
-        let shim_program = shims::find_program(&config)?;
-        let store = Store::open(&config.root)?;
+        let shim_program = shims::find_program(config.shim.as_deref())?;
+        let store = Arc::new(Store::open(&config.root)?);
         for path in [
             config.root.join("containers"),
             config.root.join("trash"),
@@ -86,7 +85,7 @@ impl Daemon {
             path: config.boot_id_file.clone(),
             source,
         })?;
-        let hierarchies = Hierarchies::discover()?;
+        let hierarchies = Arc::new(Hierarchies::discover()?);
         let host = Host::observe(&hierarchies).map_err(|source| StartError::Io {
             action: "read",
             path: "/proc/self".into(),
@@ -97,6 +96,16 @@ impl Daemon {
             .trace_steps
             .as_deref()
             .map_or_else(|| Ok(Trace::off()), Trace::open)?;
+        let (pods, cgroup_parents) = (Arc::<Pods>::default(), Arc::<CgroupParents>::default());
+        let shims = Arc::new(Shims {
+            program: shim_program,
+            cgroup_root: config.cgroup_root.clone(),
+            trace: config.trace_steps.clone(),
+            hierarchies: Arc::clone(&hierarchies),
+            cgroup_parents: Arc::clone(&cgroup_parents),
+            pods: Arc::clone(&pods),
+            store: Arc::clone(&store),
+        });
         Ok(Arc::new(Daemon {
             boot_id: boot_id.trim().to_owned(),
             network: Network::new(&config),
@@ -106,12 +115,12 @@ impl Daemon {
             },
             store,
             images,
-            pods: Pods::default(),
+            pods,
             hierarchies,
-            cgroup_parents: CgroupParents::default(),
+            cgroup_parents,
             host,
-            shim_program,
-            samples: Samples::default(),
+            shims,
+            samples: Arc::default(),
             _state_lock: state_lock,
             config,
         }))
@@ -124,7 +133,12 @@ impl Daemon {
 
     /// What survives it: the container's writable layer.
     pub(crate) fn container_directory(&self, id: &str) -> PathBuf {
-        self.config.root.join("containers").join(id)
+        self.containers_directory().join(id)
+    }
+
+    /// Writable layers, a directory per container.
+    pub(crate) fn containers_directory(&self) -> PathBuf {
+        self.config.root.join("containers")
     }
 
     /// Writable layers on their way out. On the same file system, so that a rename puts one here.
@@ -132,21 +146,25 @@ impl Daemon {
         self.config.root.join("trash")
     }
 
-    /// Where the shims live: neither the daemon's cgroup nor a pod's.
-    pub(crate) fn shims_cgroup(&self) -> String {
-        format!("{}/shims", self.config.cgroup_root)
+    /// What the figures of pods and containers are made from.
+    pub(crate) fn figures(&self) -> Figures<'_> {
+        Figures {
+            pods: &self.pods,
+            hierarchies: &self.hierarchies,
+            samples: &self.samples,
+            root: &self.config.root,
+        }
     }
 
-    /// The sandbox has left the cgroups that were made for it. Can be repeated.
-    pub(crate) fn release_cgroups(&self, record: &SandboxRecord) {
-        self.cgroup_parents
-            .release(&self.hierarchies, &record.owned_cgroups, &record.id);
-    }
-
-    /// Removes our own cgroups where nobody is in them.
-    pub(crate) fn remove_empty_cgroups(&self) {
-        self.hierarchies.remove_if_empty(&self.shims_cgroup());
-        self.hierarchies.remove_if_empty(&self.config.cgroup_root);
+    /// What samples them in the background.
+    pub(crate) fn sampler(&self) -> Sampler {
+        Sampler {
+            pods: Arc::clone(&self.pods),
+            hierarchies: Arc::clone(&self.hierarchies),
+            samples: Arc::clone(&self.samples),
+            layers: self.containers_directory(),
+            period: self.config.stats_period(),
+        }
     }
 }
 
@@ -171,10 +189,4 @@ fn open_images(config: &Config, store: &Store) -> Result<coracle_images::Store, 
         coracle_images::Options::default(),
         &in_use,
     )?)
-}
-
-/// Nanoseconds since the epoch, as CRI counts.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -12,6 +12,7 @@
 
 mod cgroup;
 mod cgroup_parents;
+mod clock;
 mod config;
 mod daemon;
 mod host_path;
@@ -38,12 +39,15 @@ use clap::Parser as _;
 use crate::config::{Config, ConfigError, Flags};
 use crate::daemon::{Daemon, StartError};
 use crate::serve::ServeError;
+use crate::steps::ParseFailPointError;
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    FailPoint(#[from] ParseFailPointError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -73,6 +77,9 @@ fn main() -> ExitCode {
 
 fn run(flags: Flags) -> Result<(), Error> {
     let config = Config::load(flags)?;
+    if let Some(point) = &config.fail_point {
+        point.check(runtime_service::step_names())?;
+    }
     let executor = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -82,7 +89,7 @@ fn run(flags: Flags) -> Result<(), Error> {
         let daemon = Daemon::open(config)?;
         let listener = serve::listen(&daemon.config).await?;
         recover::recover(&daemon).await;
-        stats::start_sampling(&daemon);
+        daemon.sampler().start();
         serve::serve(&daemon, listener).await?;
         Ok::<(), Error>(())
     })?;

@@ -44,7 +44,7 @@ pub(crate) async fn recover(daemon: &Arc<Daemon>) {
         Ok(()) => remove_orphans(daemon).await,
         Err(error) => tracing::error!(%error, "cannot read the records: what they do not name stays"),
     }
-    daemon.remove_empty_cgroups();
+    daemon.shims.remove_empty_cgroups();
 }
 
 async fn recover_records(daemon: &Arc<Daemon>) -> Result<(), StoreError> {
@@ -58,7 +58,7 @@ async fn recover_records(daemon: &Arc<Daemon>) -> Result<(), StoreError> {
     let sandboxes = daemon.store.all::<SandboxRecord>()?;
     for record in sandboxes
         .iter()
-        .filter(|record| record.phase() == SandboxPhase::Ready)
+        .filter(|record| record.phase() != SandboxPhase::Starting && record.boot_id == daemon.boot_id)
     {
         daemon
             .cgroup_parents
@@ -91,7 +91,8 @@ type Asked = JoinHandle<Result<Option<Found>, ShimError>>;
 fn ask_shim(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Option<Asked> {
     let survives = record.boot_id == daemon.boot_id && record.phase() != SandboxPhase::Starting;
     let (daemon, id) = (Arc::clone(daemon), record.id.clone());
-    survives.then(|| tokio::spawn(async move { shims::find_again(&daemon, &id).await }))
+    survives
+        .then(|| tokio::spawn(async move { daemon.shims.find_again(&id, &daemon.pod_directory(&id)).await }))
 }
 
 async fn recover_sandbox(
@@ -162,25 +163,28 @@ async fn after_reboot(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     for container in daemon.pods.containers_of(&sandbox.id) {
         let removing = container.is_being_removed();
         if container.progress() != Progress::Exited && !removing {
-            dead::record_exit(daemon, &container, LOST, LOST_MESSAGE);
+            dead::record_exit(&daemon.store, &container, LOST, LOST_MESSAGE);
         }
     }
-    let mut record = sandbox.record();
+    let record = sandbox.record();
     dead::unbind(&record.netns_path);
-    if record.attached {
+    let mut attached = record.attached;
+    if attached {
         match daemon.network.detach(&record).await {
-            Ok(()) => record.attached = false,
+            Ok(()) => attached = false,
             Err(error) => tracing::warn!(sandbox = sandbox.id, %error, "cannot give back its network"),
         }
     }
-    if record.phase() == SandboxPhase::Ready {
-        record.set_phase(SandboxPhase::NotReady);
-    }
-    record.boot_id.clone_from(&daemon.boot_id);
-    if let Err(error) = daemon.store.put(&record) {
+    let saved = sandbox.save(&daemon.store, |record| {
+        record.attached = attached;
+        if record.phase() == SandboxPhase::Ready {
+            record.set_phase(SandboxPhase::NotReady);
+        }
+        record.boot_id.clone_from(&daemon.boot_id);
+    });
+    if let Err(error) = saved {
         tracing::error!(sandbox = sandbox.id, %error, "cannot save the sandbox");
     }
-    sandbox.set_record(record);
 }
 
 /// Says whether the shim is silent.
@@ -200,12 +204,12 @@ async fn find_shim(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, asked: Asked) -
         if sandbox.is_ready() {
             tracing::warn!(sandbox = sandbox.id, "its shim is gone");
         }
-        dead::end_pod(daemon, sandbox).await;
+        daemon.shims.end_pod(sandbox).await;
         return false;
     };
     let shim = started.shim;
     sandbox.set_shim(shim.clone());
-    shims::watch(daemon, sandbox, shim.pid, started.end);
+    watch::shim(&daemon.shims, sandbox, shim.pid, started.end);
     let containers = daemon.pods.containers_of(&sandbox.id);
     match state {
         Some(state) => {
@@ -254,13 +258,13 @@ async fn adopt(
     for container in containers {
         match known.get(container.id.as_str()) {
             Some(state) => {
-                watch::observe(daemon, container, state);
+                watch::observe(&daemon.store, container, state);
                 if container.progress() != Progress::Exited {
-                    watch::container(daemon, container, shim.clone());
+                    watch::container(&daemon.store, container, shim.clone());
                 }
             }
             None if container.progress() == Progress::Exited => {}
-            None => dead::record_exit(daemon, container, dead::KILLED, UNKNOWN_MESSAGE),
+            None => dead::record_exit(&daemon.store, container, dead::KILLED, UNKNOWN_MESSAGE),
         }
     }
     if !state.started {
@@ -272,13 +276,8 @@ async fn adopt(
 /// StopPodSandbox was cut off after it had ended the pod.
 async fn not_ready(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     let _alone = sandbox.lifecycle.write().await;
-    let mut record = sandbox.record();
-    if record.phase() == SandboxPhase::Ready {
-        record.set_phase(SandboxPhase::NotReady);
-        if let Err(error) = daemon.store.put(&record) {
-            tracing::error!(sandbox = sandbox.id, %error, "cannot save the sandbox");
-        }
-        sandbox.set_record(record);
+    if let Err(error) = sandbox.save_not_ready(&daemon.store) {
+        tracing::error!(sandbox = sandbox.id, %error, "cannot save the sandbox");
     }
 }
 
@@ -289,7 +288,7 @@ async fn remove_orphans(daemon: &Arc<Daemon>) {
         let path = daemon.trash_directory().join(name);
         tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path));
     }
-    for id in names_in(&daemon.config.root.join("containers")) {
+    for id in names_in(&daemon.containers_directory()) {
         if daemon.pods.container(&id).is_none() {
             tracing::info!(container = id, "removing a writable layer that has no record");
             let path = daemon.container_directory(&id);
@@ -301,7 +300,7 @@ async fn remove_orphans(daemon: &Arc<Daemon>) {
             continue;
         }
         let path = daemon.pod_directory(&id);
-        if let Ok(Some(found)) = shims::find_again(daemon, &id).await {
+        if let Ok(Some(found)) = daemon.shims.find_again(&id, &path).await {
             tracing::info!(sandbox = id, "ending a shim that has no record");
             shims::shut_down(&found.started.shim).await;
             shims::collect_ended(found.started).await;

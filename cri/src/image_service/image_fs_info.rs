@@ -2,7 +2,8 @@
 
 use coracle_cri::runtime_v1::{FilesystemUsage, ImageFsInfoResponse};
 
-use crate::daemon::{Daemon, now};
+use crate::clock::now;
+use crate::daemon::Daemon;
 use crate::stats;
 
 pub(super) fn image_fs_info(daemon: &Daemon) -> ImageFsInfoResponse {

@@ -5,6 +5,7 @@
 
 mod container;
 mod sandbox;
+mod saved;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -15,6 +15,6 @@ pub(super) async fn container_stats(
 ) -> Result<ContainerStatsResponse, Failure> {
     let container = find_container(&daemon, &request.container_id)?;
     Ok(ContainerStatsResponse {
-        stats: Some(stats::container(&daemon, &container)),
+        stats: Some(stats::container(daemon.figures(), &container)),
     })
 }

@@ -33,13 +33,13 @@ pub(super) async fn container_status(
 
 /// The status of one container.
 pub(super) fn status(daemon: &Daemon, container: &Container) -> ContainerStatus {
-    // First: an end is saved in the record before it is told, so whoever sees the end sees the exit.
+    // First: an end is saved before it is told, so whoever sees the end sees the record of it.
     let state = list_containers::state(container);
-    let mut record = container.record();
-    if state != ContainerState::ContainerExited {
-        record.exit = None;
-    }
-    let exit = record.exit.clone().unwrap_or_default();
+    let record = container.record();
+    let ended = container
+        .exit()
+        .filter(|_| state == ContainerState::ContainerExited);
+    let exit = ended.cloned().unwrap_or_default();
     let (image, image_ref) = image(daemon, &record);
     ContainerStatus {
         state: state.into(),
@@ -49,7 +49,7 @@ pub(super) fn status(daemon: &Daemon, container: &Container) -> ContainerStatus 
         exit_code: exit.code,
         image: Some(image),
         image_ref,
-        reason: record.exit.as_ref().map(reason).unwrap_or_default().to_owned(),
+        reason: ended.map(reason).unwrap_or_default().to_owned(),
         message: exit.message,
         resources: Some(ContainerResources {
             linux: record

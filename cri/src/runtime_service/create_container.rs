@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 
 use super::request::{find_sandbox, to_the_end};
 use super::{Failure, files, identity, run_pod_sandbox};
-use crate::daemon::{Daemon, now};
+use crate::clock::now;
+use crate::daemon::Daemon;
 use crate::host_path;
 use crate::pods::{Container, Progress, Sandbox};
 use crate::shims::{dead, watch};
@@ -59,12 +60,14 @@ pub(super) const OPERATION: Operation<Work, Failure> = Operation {
 /// A container in the making.
 pub(super) struct Work {
     daemon: Arc<Daemon>,
-    sandbox: Arc<Sandbox>,
-    record: ContainerRecord,
+    /// Nobody else knows it before it is ready.
+    container: Arc<Container>,
     directory: PathBuf,
     /// Absent when an earlier daemon's work is undone.
     input: Option<Input>,
     on_disk: Option<JoinHandle<Result<(), StoreError>>>,
+    /// As the shim says.
+    created_at: i64,
 }
 
 struct Input {
@@ -99,7 +102,7 @@ pub(super) async fn create_container(
             return same_again(&existing, &config, name);
         }
         let mut work = Work::plan(&daemon, &sandbox, config)?;
-        let id = work.record.id.clone();
+        let id = work.container.id.clone();
         daemon.runner.run(&OPERATION, &id, &mut work).await?;
         Ok(CreateContainerResponse { container_id: id })
     })
@@ -213,10 +216,10 @@ impl Work {
         Work {
             directory: daemon.container_directory(&record.id),
             daemon: Arc::clone(daemon),
-            sandbox: Arc::clone(sandbox),
-            record,
+            container: Arc::new(Container::new(Arc::clone(sandbox), record)),
             input,
             on_disk: None,
+            created_at: 0,
         }
     }
 
@@ -230,18 +233,20 @@ impl Work {
         let lower = self
             .daemon
             .images
-            .hold(&self.record.id, &image)
+            .hold(&self.container.id, &image)
             .map_err(|_| Failure::NoImage(image.id.clone()))?;
-        self.record.lower = lower.iter().map(|layer| layer.display().to_string()).collect();
-        let position = self.daemon.store.put(&self.record)?;
+        let lower = lower.iter().map(|layer| layer.display().to_string());
+        let position = self
+            .container
+            .save(&self.daemon.store, |record| record.lower = lower.collect())?;
         let daemon = Arc::clone(&self.daemon);
         self.on_disk = Some(tokio::spawn(async move { daemon.store.sync(position).await }));
         Ok(())
     }
 
     async fn forget(&mut self) -> Result<(), Failure> {
-        self.daemon.images.release(&self.record.id);
-        Ok(self.daemon.store.delete::<ContainerRecord>(&self.record.id)?)
+        self.daemon.images.release(&self.container.id);
+        Ok(self.container.forget(&self.daemon.store)?)
     }
 
     async fn make_directories(&mut self) -> Result<(), Failure> {
@@ -290,8 +295,8 @@ impl Work {
             Look::Missing(missing) => missing,
         };
         let made = missing.iter().map(|path| path.display().to_string());
-        self.record.made.extend(made);
-        self.daemon.store.put(&self.record)?;
+        self.container
+            .save(&self.daemon.store, |record| record.made.extend(made))?;
         self.on_host(&volume, Volume::make, move |_| host_path::remove_empty(&missing))
             .await
     }
@@ -308,7 +313,7 @@ impl Work {
         let work = host_path::work_on(pods, &volume.host_path, move || work(&shared), take_back);
         let done = tokio::select! {
             done = work => done,
-            () = self.sandbox.end_wanted() => return Err(self.not_ready()),
+            () = self.container.sandbox.end_wanted() => return Err(self.not_ready()),
         };
         let done = done.map_err(|source| Failure::HostPath {
             field: format!("config.mounts[{}].host_path", volume.index),
@@ -319,45 +324,45 @@ impl Work {
 
     fn not_ready(&self) -> Failure {
         Failure::SandboxNotReady {
-            id: self.sandbox.id.clone(),
+            id: self.container.sandbox.id.clone(),
         }
     }
 
     /// Only what was made for this container and is still empty.
     async fn remove_made_volumes(&mut self) -> Result<(), Failure> {
-        host_path::take_back(&self.record.made).await;
+        host_path::take_back(&self.container.record().made).await;
         Ok(())
     }
 
     async fn create(&mut self) -> Result<(), Failure> {
-        let Some(shim) = self.sandbox.shim() else {
+        let Some(shim) = self.container.sandbox.shim() else {
             return Err(self.not_ready());
         };
         let request = self.request()?;
         let created = tokio::select! {
             created = shim.client.create_container(&request) => created?,
-            () = self.sandbox.end_wanted() => return Err(self.not_ready()),
+            () = self.container.sandbox.end_wanted() => return Err(self.not_ready()),
         };
-        self.record.created_at = created.created_at;
+        self.created_at = created.created_at;
         Ok(())
     }
 
     fn request(&mut self) -> Result<ShimRequest, Failure> {
         let path = |path: PathBuf| path.display().to_string();
+        let record = self.container.record();
         let overlay = Overlay {
             store: path(self.daemon.images.layer_store().to_owned()),
-            lower: self.record.lower.clone(),
+            lower: record.lower,
             upper: path(self.directory.join("upper")),
             work: path(self.directory.join("work")),
             ..Overlay::default()
         };
-        let config = &self.record.config;
         let mut request = ShimRequest {
-            id: self.record.id.clone(),
+            id: record.id,
             overlay: Some(overlay).into(),
-            log_path: self.record.log_path.clone(),
-            stdin: config.stdin,
-            stdin_once: config.stdin_once,
+            log_path: record.log_path,
+            stdin: record.config.stdin,
+            stdin_once: record.config.stdin_once,
             bundle: path(self.directory.clone()),
             ..ShimRequest::default()
         };
@@ -369,31 +374,34 @@ impl Work {
 
     /// With a shim that is dead or silent by cgroup: nobody will know of this container any more.
     async fn delete(&mut self) -> Result<(), Failure> {
-        if let Some(shim) = self.sandbox.shim() {
-            match shim.client.delete_container(&self.record.id).await {
+        if let Some(shim) = self.container.sandbox.shim() {
+            match shim.client.delete_container(&self.container.id).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is(Code::NOT_FOUND) => return Ok(()),
-                Err(error) => tracing::warn!(container = self.record.id, %error, "ending it by cgroup"),
+                Err(error) => tracing::warn!(container = self.container.id, %error, "ending it by cgroup"),
             }
         }
-        dead::end_cgroup(&self.daemon, self.record.cgroup.clone()).await;
+        let cgroup = self.container.with_record(|record| record.cgroup.clone());
+        dead::end_cgroup(&self.daemon.hierarchies, cgroup).await;
         Ok(())
     }
 
     async fn make_ready(&mut self) -> Result<(), Failure> {
-        self.record.set_phase(ContainerPhase::Created);
-        // From now on they are as much the user's as the daemon's.
-        self.record.made.clear();
-        self.daemon.store.put(&self.record)?;
+        let (store, created_at) = (&self.daemon.store, self.created_at);
+        self.container.save(store, |record| {
+            record.set_phase(ContainerPhase::Created);
+            record.created_at = created_at;
+            // From now on they are as much the user's as the daemon's.
+            record.made.clear();
+        })?;
         if let Some(on_disk) = self.on_disk.take() {
             on_disk.await.map_err(|_| Failure::Join)??;
         }
-        let container = Arc::new(Container::new(Arc::clone(&self.sandbox), self.record.clone()));
-        self.daemon.pods.add_container(Arc::clone(&container));
-        match self.sandbox.shim() {
-            Some(shim) => watch::container(&self.daemon, &container, shim),
+        self.daemon.pods.add_container(Arc::clone(&self.container));
+        match self.container.sandbox.shim() {
+            Some(shim) => watch::container(store, &self.container, shim),
             // Whoever cleaned up after the shim did not know the container yet.
-            None => dead::record_exit(&self.daemon, &container, dead::KILLED, dead::MESSAGE),
+            None => dead::record_exit(store, &self.container, dead::KILLED, dead::MESSAGE),
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ pub(super) async fn list_container_stats(
     let wanted = all.iter().filter(|container| matches(container, &filter));
     Ok(ListContainerStatsResponse {
         stats: wanted
-            .map(|container| stats::container(&daemon, container))
+            .map(|container| stats::container(daemon.figures(), container))
             .collect(),
     })
 }

@@ -21,7 +21,9 @@ pub(super) async fn list_pod_sandbox_stats(
         .iter()
         .filter(|sandbox| sandbox.is_ready() && matches(sandbox, &filter));
     Ok(ListPodSandboxStatsResponse {
-        stats: wanted.map(|sandbox| stats::pod(&daemon, sandbox)).collect(),
+        stats: wanted
+            .map(|sandbox| stats::pod(daemon.figures(), sandbox))
+            .collect(),
     })
 }
 

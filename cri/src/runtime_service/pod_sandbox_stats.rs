@@ -20,6 +20,6 @@ pub(super) async fn pod_sandbox_stats(
         });
     }
     Ok(PodSandboxStatsResponse {
-        stats: Some(stats::pod(&daemon, &sandbox)),
+        stats: Some(stats::pod(daemon.figures(), &sandbox)),
     })
 }

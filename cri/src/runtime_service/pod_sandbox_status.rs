@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::request::find_sandbox;
 use super::{Failure, container_status, list_pod_sandbox};
-use crate::daemon::{Daemon, now};
+use crate::clock::now;
+use crate::daemon::Daemon;
 use crate::pods::Sandbox;
 use crate::spec;
 use crate::store::SandboxRecord;
@@ -23,7 +24,7 @@ pub(super) async fn pod_sandbox_status(
     let sandbox = find_sandbox(&daemon, &request.pod_sandbox_id)?;
     let containers = daemon.pods.containers_of(&sandbox.id);
     Ok(PodSandboxStatusResponse {
-        status: Some(sandbox.with_record(status)),
+        status: Some(status(&sandbox)),
         info: if request.verbose {
             info(&sandbox)
         } else {
@@ -37,11 +38,12 @@ pub(super) async fn pod_sandbox_status(
     })
 }
 
-fn status(record: &SandboxRecord) -> PodSandboxStatus {
-    PodSandboxStatus {
+fn status(sandbox: &Sandbox) -> PodSandboxStatus {
+    let state = list_pod_sandbox::state(sandbox);
+    sandbox.with_record(|record| PodSandboxStatus {
         id: record.id.clone(),
         metadata: record.config.metadata.clone(),
-        state: list_pod_sandbox::state(record).into(),
+        state: state.into(),
         created_at: record.created_at,
         network: Some(network(record)),
         linux: Some(LinuxPodSandboxStatus {
@@ -52,7 +54,7 @@ fn status(record: &SandboxRecord) -> PodSandboxStatus {
         labels: record.config.labels.clone(),
         annotations: record.config.annotations.clone(),
         runtime_handler: record.runtime_handler.clone(),
-    }
+    })
 }
 
 /// Empty for a pod on the host's network: its addresses are the node's.

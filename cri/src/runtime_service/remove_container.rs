@@ -79,7 +79,8 @@ pub(super) async fn remove(daemon: &Arc<Daemon>, container: &Arc<Container>) -> 
 impl Work {
     async fn save_record(&mut self) -> Result<(), Failure> {
         let removing = |record: &mut ContainerRecord| record.set_phase(ContainerPhase::Removing);
-        Ok(self.container.save(&self.daemon.store, removing)?)
+        self.container.save(&self.daemon.store, removing)?;
+        Ok(())
     }
 
     async fn delete(&mut self) -> Result<(), Failure> {
@@ -90,7 +91,7 @@ impl Work {
         match deleted {
             Err(RpcError::Closed(_)) => {
                 let cgroup = self.container.with_record(|record| record.cgroup.clone());
-                dead::end_cgroup(&self.daemon, cgroup).await;
+                dead::end_cgroup(&self.daemon.hierarchies, cgroup).await;
                 Ok(())
             }
             Err(error) if !error.is(Code::NOT_FOUND) => Err(error.into()),

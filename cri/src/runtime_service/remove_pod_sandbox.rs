@@ -73,10 +73,8 @@ pub(crate) async fn finish(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) -> Resu
 
 impl Work {
     async fn save_record(&mut self) -> Result<(), Failure> {
-        let mut record = self.sandbox.record();
-        record.set_phase(SandboxPhase::Removing);
-        self.daemon.store.put(&record)?;
-        self.sandbox.set_record(record);
+        let removing = |record: &mut SandboxRecord| record.set_phase(SandboxPhase::Removing);
+        self.sandbox.save(&self.daemon.store, removing)?;
         Ok(())
     }
 
@@ -96,7 +94,7 @@ impl Work {
     }
 
     async fn forget(&mut self) -> Result<(), Failure> {
-        self.daemon.store.delete::<SandboxRecord>(&self.sandbox.id)?;
+        self.sandbox.forget(&self.daemon.store)?;
         self.daemon.pods.remove_sandbox(&self.sandbox.id);
         Ok(())
     }

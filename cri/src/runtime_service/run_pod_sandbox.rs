@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 
 use super::request::to_the_end;
 use super::{Failure, files, sandbox_request};
-use crate::daemon::{Daemon, now};
+use crate::clock::now;
+use crate::daemon::Daemon;
 use crate::network::HostLinks;
 use crate::pods::Sandbox;
-use crate::shims::dead;
-use crate::shims::{self, Started};
+use crate::shims::{self, Started, watch};
 use crate::steps::{Operation, Step};
 use crate::store::{SandboxPhase, SandboxRecord, StoreError};
 use crate::{host_path, pod_files, spec};
@@ -64,7 +64,8 @@ pub(super) const OPERATION: Operation<Work, Failure> = Operation {
 /// A pod in the making.
 pub(super) struct Work {
     daemon: Arc<Daemon>,
-    record: SandboxRecord,
+    /// Nobody else knows it before it is ready.
+    sandbox: Arc<Sandbox>,
     directory: PathBuf,
     shim: Option<Started>,
     /// The record on its way to the disk.
@@ -179,7 +180,7 @@ impl Work {
         let directory = daemon.pod_directory(&record.id);
         Work {
             daemon: Arc::clone(daemon),
-            record,
+            sandbox: Arc::new(Sandbox::new(record)),
             directory,
             shim: None,
             on_disk: None,
@@ -187,11 +188,21 @@ impl Work {
         }
     }
 
+    fn config(&self) -> PodSandboxConfig {
+        self.sandbox.with_record(|record| record.config.clone())
+    }
+
     async fn save_record(&mut self) -> Result<(), Failure> {
-        let record = &mut self.record;
         let (hierarchies, parents) = (&self.daemon.hierarchies, &self.daemon.cgroup_parents);
-        record.owned_cgroups = parents.claim(hierarchies, &record.cgroup_parent, &record.id);
-        let position = self.daemon.store.put(&self.record)?;
+        let parent = self.sandbox.with_record(|record| record.cgroup_parent.clone());
+        let owned = parents.claim(hierarchies, &parent, &self.sandbox.id);
+        let saved = self.sandbox.save(&self.daemon.store, |record| {
+            record.owned_cgroups.clone_from(&owned);
+        });
+        if saved.is_err() {
+            parents.release(hierarchies, &owned, &self.sandbox.id);
+        }
+        let position = saved?;
         let daemon = Arc::clone(&self.daemon);
         self.on_disk = Some(tokio::spawn(async move { daemon.store.sync(position).await }));
         Ok(())
@@ -200,30 +211,26 @@ impl Work {
     /// A network that could not be given back is not forgotten: the sandbox stays, NOTREADY, and stopping or removing it
     /// tries again.
     async fn forget(&mut self) -> Result<(), Failure> {
-        self.daemon.release_cgroups(&self.record);
+        let store = &self.daemon.store;
+        self.daemon.shims.release_cgroups(&self.sandbox.record());
         if !self.network_is_left {
-            return Ok(self.daemon.store.delete::<SandboxRecord>(&self.record.id)?);
+            return Ok(self.sandbox.forget(store)?);
         }
-        self.record.set_phase(SandboxPhase::NotReady);
-        self.daemon.store.put(&self.record)?;
-        let sandbox = Arc::new(Sandbox::new(self.record.clone()));
-        self.daemon.pods.add_sandbox(sandbox);
+        let not_ready = |record: &mut SandboxRecord| record.set_phase(SandboxPhase::NotReady);
+        self.sandbox.save(store, not_ready)?;
+        self.daemon.pods.add_sandbox(Arc::clone(&self.sandbox));
         Ok(())
     }
 
     async fn make_directories(&mut self) -> Result<(), Failure> {
         self.make_log_directory().await?;
-        Ok(pod_files::write(
-            &self.directory,
-            &self.record.config,
-            &hostname(&self.record.config),
-        )?)
+        let config = self.config();
+        Ok(pod_files::write(&self.directory, &config, &hostname(&config))?)
     }
 
     /// What has to be made is saved before it is: a daemon that is killed then knows it.
     async fn make_log_directory(&mut self) -> Result<(), Failure> {
-        let path = PathBuf::from(&self.record.config.log_directory);
-        if path.as_os_str().is_empty() {
+        if self.config().log_directory.is_empty() {
             return Ok(());
         }
         let missing = self.on_log_directory(host_path::missing, |_| ()).await?;
@@ -231,8 +238,8 @@ impl Work {
             return Ok(());
         }
         let made = missing.iter().map(|path| path.display().to_string());
-        self.record.made = made.collect();
-        self.daemon.store.put(&self.record)?;
+        self.sandbox
+            .save(&self.daemon.store, |record| record.made = made.collect())?;
         self.on_log_directory(host_path::make, move |_| host_path::remove_empty(&missing))
             .await
     }
@@ -242,7 +249,7 @@ impl Work {
         work: fn(&Path) -> io::Result<T>,
         take_back: impl FnOnce(io::Result<T>) + Send + 'static,
     ) -> Result<T, Failure> {
-        let path = PathBuf::from(&self.record.config.log_directory);
+        let path = PathBuf::from(self.config().log_directory);
         let same = path.clone();
         let done = host_path::work_on(&self.daemon.pods, &path, move || work(&same), take_back).await;
         let done = done.map_err(|source| Failure::HostPath {
@@ -257,12 +264,12 @@ impl Work {
     }
 
     async fn remove_directories(&mut self) -> Result<(), Failure> {
-        host_path::take_back(&self.record.made).await;
+        host_path::take_back(&self.sandbox.record().made).await;
         files::remove_all(&self.directory)
     }
 
     async fn start_shim(&mut self) -> Result<(), Failure> {
-        self.shim = Some(shims::start(&self.daemon, &self.record.id, &self.directory).await?);
+        self.shim = Some(self.daemon.shims.start(&self.sandbox.id, &self.directory).await?);
         Ok(())
     }
 
@@ -270,10 +277,15 @@ impl Work {
     async fn end_shim(&mut self) -> Result<(), Failure> {
         let started = match self.shim.take() {
             Some(started) => Some(started),
-            None => match shims::find_again(&self.daemon, &self.record.id).await {
+            None => match self
+                .daemon
+                .shims
+                .find_again(&self.sandbox.id, &self.directory)
+                .await
+            {
                 Ok(found) => found.map(|found| found.started),
                 Err(error) => {
-                    tracing::warn!(sandbox = self.record.id, %error, "its shim is given up");
+                    tracing::warn!(sandbox = self.sandbox.id, %error, "its shim is given up");
                     None
                 }
             },
@@ -282,8 +294,8 @@ impl Work {
             shims::shut_down(&started.shim).await;
             shims::collect_ended(started).await;
         }
-        dead::clean_up(&self.daemon, &self.record).await;
-        self.daemon.remove_empty_cgroups();
+        self.daemon.shims.clean_up(&self.sandbox.record()).await;
+        self.daemon.shims.remove_empty_cgroups();
         Ok(())
     }
 
@@ -291,11 +303,11 @@ impl Work {
         let Some(started) = &self.shim else {
             return Err(Failure::OutOfOrder);
         };
-        let request = start_request(&self.record);
+        let request = self.sandbox.with_record(start_request);
         let result = started.shim.client.start_pod(&request).await;
         if result.is_err() {
             // The log goes with the pod's directory: what the shim had to say is kept here.
-            shims::report_log(started, &self.record.id, &self.directory).await;
+            shims::report_log(started, &self.sandbox.id, &self.directory).await;
         }
         result?;
         Ok(())
@@ -306,26 +318,30 @@ impl Work {
         if let Some(on_disk) = self.on_disk.take() {
             on_disk.await.map_err(|_| Failure::Join)??;
         }
-        if !self.record.attached {
+        let record = self.sandbox.record();
+        if !record.attached {
             return Ok(());
         }
-        let attached = self.daemon.network.attach(&self.record).await?;
-        self.record.cni_result = attached.result;
-        self.record.ips = attached.ips;
-        let hostname = hostname(&self.record.config);
+        let attached = self.daemon.network.attach(&record).await?;
+        let (name, ips) = (hostname(&record.config), attached.ips.clone());
+        self.sandbox.save(&self.daemon.store, |record| {
+            record.cni_result = attached.result;
+            record.ips = attached.ips;
+        })?;
         Ok(pod_files::write_hosts(
             &self.directory,
-            &self.record.config,
-            &hostname,
-            &self.record.ips,
+            &record.config,
+            &name,
+            &ips,
         )?)
     }
 
     async fn detach(&mut self) -> Result<(), Failure> {
-        if self.record.attached {
-            let links = HostLinks::of(&self.record);
+        let record = self.sandbox.record();
+        if record.attached {
+            let links = HostLinks::of(&record);
             self.network_is_left = true;
-            self.daemon.network.detach(&self.record).await?;
+            self.daemon.network.detach(&record).await?;
             self.network_is_left = false;
             tokio::spawn(links.gone());
         }
@@ -333,19 +349,19 @@ impl Work {
     }
 
     async fn make_ready(&mut self) -> Result<(), Failure> {
-        self.record.set_phase(SandboxPhase::Ready);
-        // From now on the log directory is the client's.
-        self.record.made.clear();
-        self.daemon.store.put(&self.record)?;
-        let sandbox = Arc::new(Sandbox::new(self.record.clone()));
+        self.sandbox.save(&self.daemon.store, |record| {
+            record.set_phase(SandboxPhase::Ready);
+            // From now on the log directory is the client's.
+            record.made.clear();
+        })?;
         let Some(Started { shim, end }) = self.shim.take() else {
             return Err(Failure::OutOfOrder);
         };
         let pid = shim.pid;
-        sandbox.set_shim(shim);
+        self.sandbox.set_shim(shim);
         // Before its shim is watched: the end of one that is dead by now is an end of this sandbox.
-        self.daemon.pods.add_sandbox(Arc::clone(&sandbox));
-        shims::watch(&self.daemon, &sandbox, pid, end);
+        self.daemon.pods.add_sandbox(Arc::clone(&self.sandbox));
+        watch::shim(&self.daemon.shims, &self.sandbox, pid, end);
         Ok(())
     }
 }

@@ -91,9 +91,6 @@ impl Work {
 
     async fn save_record(&mut self) -> Result<(), Failure> {
         let started_at = self.started_at;
-        self.container
-            .save(&self.daemon.store, |record| record.started_at = started_at)?;
-        self.container.advance(Progress::Running { started_at });
-        Ok(())
+        Ok(self.container.start(&self.daemon.store, started_at)?)
     }
 }

@@ -23,13 +23,13 @@ pub(super) const OPERATION: Operation<Work, Failure> = Operation {
     name: "stop_pod_sandbox",
     steps: &[
         Step {
-            name: "containers",
-            run: |w| Box::pin(w.end_containers()),
+            name: "record",
+            run: |w| Box::pin(w.save_record()),
             undo: None,
         },
         Step {
-            name: "record",
-            run: |w| Box::pin(w.save_record()),
+            name: "containers",
+            run: |w| Box::pin(w.end_containers()),
             undo: None,
         },
         Step {
@@ -89,7 +89,7 @@ impl Work {
         match shim.client.stop_pod().await {
             Ok(()) => {}
             // It died under our hands; whoever watches it waits for the lock that we hold.
-            Err(RpcError::Closed(_)) => dead::end_containers(&self.daemon, &self.sandbox).await,
+            Err(RpcError::Closed(_)) => self.daemon.shims.end_containers(&self.sandbox).await,
             // It hangs, and does not only wait for a process that the kernel holds: the pod ends without it.
             Err(RpcError::Silent { .. }) if shim.client.state().await.is_err() => {
                 tracing::warn!(
@@ -98,7 +98,7 @@ impl Work {
                     "the shim is silent; killing it"
                 );
                 shims::kill(shim.pid);
-                dead::end_containers(&self.daemon, &self.sandbox).await;
+                self.daemon.shims.end_containers(&self.sandbox).await;
             }
             Err(error) => return Err(error.into()),
         }
@@ -112,27 +112,20 @@ impl Work {
         Ok(())
     }
 
-    /// Before what can fail: a pod without processes is not ready, whether its network can be given back or not.
+    /// Before what can fail: a pod that has begun to end is not ready, whether its containers and its network go or not.
     async fn save_record(&mut self) -> Result<(), Failure> {
-        let mut record = self.sandbox.record();
-        if record.phase() == SandboxPhase::Ready {
-            record.set_phase(SandboxPhase::NotReady);
-        }
-        self.daemon.store.put(&record)?;
-        self.sandbox.set_record(record);
-        Ok(())
+        Ok(self.sandbox.save_not_ready(&self.daemon.store)?)
     }
 
     async fn detach(&mut self) -> Result<(), Failure> {
-        let mut record = self.sandbox.record();
+        let record = self.sandbox.record();
         if !record.attached {
             return Ok(());
         }
         self.links = Some(HostLinks::of(&record));
         self.daemon.network.detach(&record).await?;
-        record.attached = false;
-        self.daemon.store.put(&record)?;
-        self.sandbox.set_record(record);
+        self.sandbox
+            .save(&self.daemon.store, |record| record.attached = false)?;
         Ok(())
     }
 
@@ -143,11 +136,11 @@ impl Work {
             None => false,
         };
         if !left {
-            dead::end_containers(&self.daemon, &self.sandbox).await;
-            dead::clean_up(&self.daemon, &record).await;
+            self.daemon.shims.end_containers(&self.sandbox).await;
+            self.daemon.shims.clean_up(&record).await;
         }
         dead::unbind(&record.netns_path);
-        self.daemon.release_cgroups(&record);
+        self.daemon.shims.release_cgroups(&record);
         if let Some(links) = self.links.take() {
             tokio::spawn(links.gone());
         }

@@ -23,9 +23,7 @@ use coracle_shim_api::pod::StateResponse;
 use coracle_shim_api::{Client, ConnectError};
 use rustix::process::Pid;
 
-use super::start::SOCKET;
-use super::{ShimError, Started, kill};
-use crate::daemon::Daemon;
+use super::{SOCKET, ShimError, Shims, Started, kill};
 use crate::pods::Shim;
 
 /// How long a shim may have no room for another connection.
@@ -39,40 +37,53 @@ pub(crate) struct Found {
     pub(crate) state: Option<StateResponse>,
 }
 
-/// Connects to the shim that an earlier daemon started for the pod. None: there is no shim any more. One that cannot even
-/// be connected to is of no use to anybody: it is killed.
-pub(crate) async fn find_again(daemon: &Daemon, id: &str) -> Result<Option<Found>, ShimError> {
-    let directory = daemon.pod_directory(id);
-    let client = match connect(&directory.join(SOCKET)).await {
-        Ok(Some(client)) => client,
-        Ok(None) => return Ok(None),
-        Err(error) => {
-            if let Some((pid, _)) = process(daemon, id, &directory) {
-                tracing::warn!(sandbox = id, pid, %error, "the shim cannot be reached; killing it");
-                kill(pid);
+impl Shims {
+    /// Connects to the shim that an earlier daemon started for the pod. None: there is no shim any more. One that cannot even
+    /// be connected to is of no use to anybody: it is killed.
+    pub(crate) async fn find_again(&self, id: &str, directory: &Path) -> Result<Option<Found>, ShimError> {
+        let client = match connect(&directory.join(SOCKET)).await {
+            Ok(Some(client)) => client,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                if let Some((pid, _)) = self.process(id, directory) {
+                    tracing::warn!(sandbox = id, pid, %error, "the shim cannot be reached; killing it");
+                    kill(pid);
+                }
+                return Err(error.into());
             }
-            return Err(error.into());
-        }
-    };
-    let state = match client.state().await {
-        Ok(state) => Some(state),
-        // It may also be on its way out: whoever watches its process sees that.
-        Err(error) => {
-            tracing::info!(sandbox = id, %error, "its shim says nothing");
-            None
-        }
-    };
-    let process = match &state {
-        Some(state) => pidfd(state.shim_pid),
-        None => process(daemon, id, &directory),
-    };
-    Ok(process.map(|(pid, end)| Found {
-        started: Started {
-            shim: Shim { client, pid },
-            end,
-        },
-        state,
-    }))
+        };
+        let state = match client.state().await {
+            Ok(state) => Some(state),
+            // It may also be on its way out: whoever watches its process sees that.
+            Err(error) => {
+                tracing::info!(sandbox = id, %error, "its shim says nothing");
+                None
+            }
+        };
+        let process = match &state {
+            Some(state) => pidfd(state.shim_pid),
+            None => self.process(id, directory),
+        };
+        Ok(process.map(|(pid, end)| Found {
+            started: Started {
+                shim: Shim { client, pid },
+                end,
+            },
+            state,
+        }))
+    }
+
+    /// The process that was started as the shim of the pod. The shims' cgroup tells it from a container's first process
+    /// before its execve, which has the same command line and lives in the container's cgroup.
+    fn process(&self, id: &str, directory: &Path) -> Option<(u32, OwnedFd)> {
+        let pids = self.hierarchies.processes(&self.cgroup());
+        pids.into_iter().find_map(|pid| {
+            // Opened first: whatever the command line then says is said of this process, not of the next with its number.
+            let found = pidfd(pid.as_raw_nonzero().get().unsigned_abs())?;
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            is_shim_of(&command, id, directory).then_some(found)
+        })
+    }
 }
 
 /// None: nobody listens.
@@ -94,18 +105,6 @@ async fn connect(socket: &Path) -> Result<Option<Client>, ConnectError> {
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
-}
-
-/// The process that was started as the shim of the pod. The shims' cgroup tells it from a container's first process
-/// before its execve, which has the same command line and lives in the container's cgroup.
-fn process(daemon: &Daemon, id: &str, directory: &Path) -> Option<(u32, OwnedFd)> {
-    let pids = daemon.hierarchies.processes(&daemon.shims_cgroup());
-    pids.into_iter().find_map(|pid| {
-        // Opened first: whatever the command line then says is said of this process, not of the next with its number.
-        let found = pidfd(pid.as_raw_nonzero().get().unsigned_abs())?;
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        is_shim_of(&command, id, directory).then_some(found)
-    })
 }
 
 fn is_shim_of(command: &[u8], id: &str, directory: &Path) -> bool {

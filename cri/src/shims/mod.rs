@@ -12,10 +12,93 @@ pub(crate) mod dead;
 mod find;
 mod program;
 mod start;
+mod stop;
 pub(crate) mod watch;
 
-pub(crate) use find::{Found, find_again};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use coracle_shim_api::{ConnectError, RpcError, SocketError};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::cgroup::Hierarchies;
+use crate::cgroup_parents::CgroupParents;
+use crate::pods::{Pods, Shim};
+use crate::store::Store;
+
+pub(crate) use find::Found;
 pub(crate) use program::find_program;
-pub(crate) use start::{
-    ShimError, Started, collect_ended, kill, report_log, shut_down, silence, start, watch,
-};
+pub(crate) use start::report_log;
+pub(crate) use stop::{collect_ended, kill, shut_down, silence};
+
+const SOCKET: &str = "shim.sock";
+
+/// Where shims come from and live, and what is needed when one dies.
+#[derive(Debug)]
+pub(crate) struct Shims {
+    pub(crate) program: PathBuf,
+    /// Parent of all cgroups of ours.
+    pub(crate) cgroup_root: String,
+    /// Shims append a JSON line per step to it, too.
+    pub(crate) trace: Option<PathBuf>,
+    pub(crate) hierarchies: Arc<Hierarchies>,
+    pub(crate) cgroup_parents: Arc<CgroupParents>,
+    pub(crate) pods: Arc<Pods>,
+    pub(crate) store: Arc<Store>,
+}
+
+/// A started shim, and how to notice its end.
+pub(crate) struct Started {
+    pub(crate) shim: Shim,
+    pub(crate) end: OwnedFd,
+}
+
+/// Why there is no shim.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShimError {
+    #[error(
+        "{}: found neither beside this program nor on PATH; set the key shim",
+        program::PROGRAM
+    )]
+    NoProgram,
+    #[error("shim {}: no such program", .0.display())]
+    NoSuchProgram(PathBuf),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+}
+
+impl Shims {
+    /// Where the shims live: neither the daemon's cgroup nor a pod's.
+    fn cgroup(&self) -> String {
+        format!("{}/shims", self.cgroup_root)
+    }
+
+    /// Removes our own cgroups where nobody is in them.
+    pub(crate) fn remove_empty_cgroups(&self) {
+        self.hierarchies.remove_if_empty(&self.cgroup());
+        self.hierarchies.remove_if_empty(&self.cgroup_root);
+    }
+}
+
+/// Returns once the shim's process has ended.
+// `with_interest` is deprecated since a type could hand out another descriptor later; OwnedFd cannot, and the other
+// constructors are unsafe, which this crate forbids.
+#[allow(deprecated)]
+async fn ended(pidfd: &OwnedFd) -> io::Result<()> {
+    let waiting = AsyncFd::with_interest(pidfd.as_fd(), Interest::READABLE)?;
+    waiting.readable().await?.retain_ready();
+    Ok(())
+}

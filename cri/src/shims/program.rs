@@ -3,17 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use super::ShimError;
-use crate::config::Config;
 
 /// Its name, where no path is configured.
 pub(super) const PROGRAM: &str = "coracle-shim";
 
 /// The shim program: as configured, beside this one, or on PATH.
-pub(crate) fn find_program(config: &Config) -> Result<PathBuf, ShimError> {
-    if let Some(program) = &config.shim {
+pub(crate) fn find_program(configured: Option<&Path>) -> Result<PathBuf, ShimError> {
+    if let Some(program) = configured {
         return match program.is_file() {
-            true => Ok(program.clone()),
-            false => Err(ShimError::NoSuchProgram(program.clone())),
+            true => Ok(program.to_owned()),
+            false => Err(ShimError::NoSuchProgram(program.to_owned())),
         };
     }
     let beside = std::env::current_exe()
@@ -34,13 +33,10 @@ mod tests {
     #[test]
     fn a_configured_shim_has_to_be_there() {
         let directory = tempfile::tempdir().unwrap();
-        let config = Config {
-            shim: Some(directory.path().join("shim")),
-            ..Config::default()
-        };
-        let refused = find_program(&config).unwrap_err().to_string();
+        let program = directory.path().join("shim");
+        let refused = find_program(Some(&program)).unwrap_err().to_string();
         assert!(refused.ends_with("/shim: no such program"), "{refused}");
-        std::fs::write(directory.path().join("shim"), "").unwrap();
-        assert_eq!(Some(find_program(&config).unwrap()), config.shim);
+        std::fs::write(&program, "").unwrap();
+        assert_eq!(find_program(Some(&program)).unwrap(), program);
     }
 }

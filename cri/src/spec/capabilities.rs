@@ -3,8 +3,7 @@
 use coracle_cri::runtime_v1::LinuxContainerSecurityContext;
 use serde_json::{Value, json};
 
-use super::process::invalid;
-use super::{Host, PlanError};
+use super::{Host, PlanError, invalid};
 
 /// By number.
 pub(super) const NAMES: [&str; 41] = [

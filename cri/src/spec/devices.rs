@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use coracle_cri::runtime_v1::ContainerConfig;
 use serde_json::{Value, json};
 
-use super::process::invalid;
-use super::{Host, PlanError};
+use super::{Host, PlanError, invalid};
 
 /// Devices that every container may use: (major, minor); None: all minors. The runtime makes the nodes.
 const ALWAYS: [(u32, Option<u32>); 8] = [

@@ -230,6 +230,14 @@ fn annotations(request: &Request<'_>) -> HashMap<String, String> {
     annotations
 }
 
+fn invalid(field: &str, value: &str, wants: &'static str) -> PlanError {
+    PlanError::Invalid {
+        field: field.to_owned(),
+        value: value.to_owned(),
+        wants,
+    }
+}
+
 fn set(object: &mut Value, key: &str, value: Option<Value>) {
     if let (Some(object), Some(value)) = (object.as_object_mut(), value) {
         object.insert(key.to_owned(), value);

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use coracle_cri::runtime_v1::{ContainerConfig, MountPropagation, NamespaceMode, NamespaceOption};
 use serde_json::{Value, json};
 
-use super::process::invalid;
-use super::{PlanError, Request, mode};
+use super::{PlanError, Request, invalid, mode};
 
 pub(crate) use super::volume::{Look, Volume, VolumeError};
 

@@ -3,8 +3,7 @@
 use coracle_cri::runtime_v1::{LinuxContainerSecurityContext, NamespaceMode, NamespaceOption};
 use serde_json::{Value, json};
 
-use super::process::invalid;
-use super::{Host, PlanError, mode};
+use super::{Host, PlanError, invalid, mode};
 
 const FIELD: &str = "config.linux.security_context.namespace_options";
 

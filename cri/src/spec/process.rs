@@ -5,7 +5,7 @@ use std::path::Path;
 use coracle_cri::runtime_v1::{ContainerConfig, LinuxContainerSecurityContext};
 use serde_json::{Value, json};
 
-use super::{PlanError, Request, capabilities, set};
+use super::{PlanError, Request, capabilities, invalid, set};
 
 /// As in Docker and every runtime since.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -141,12 +141,4 @@ fn oom_score_adj(request: &Request<'_>) -> Result<Option<i64>, PlanError> {
         );
     }
     Ok(Some(asked.max(least)))
-}
-
-pub(super) fn invalid(field: &str, value: &str, wants: &'static str) -> PlanError {
-    PlanError::Invalid {
-        field: field.to_owned(),
-        value: value.to_owned(),
-        wants,
-    }
 }

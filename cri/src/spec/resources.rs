@@ -3,8 +3,7 @@
 use coracle_cri::runtime_v1::{ContainerConfig, LinuxContainerResources};
 use serde_json::{Value, json};
 
-use super::process::invalid;
-use super::{PlanError, set};
+use super::{PlanError, invalid, set};
 
 const FIELD: &str = "config.linux.resources";
 

@@ -5,8 +5,7 @@ use coracle_cri::runtime_v1::{LinuxContainerSecurityContext, SecurityProfile};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::Value;
 
-use super::process::invalid;
-use super::{PlanError, Request, capabilities, default_seccomp};
+use super::{PlanError, Request, capabilities, default_seccomp, invalid};
 use crate::config::UnsetSeccompProfile;
 
 const FIELD: &str = "config.linux.security_context.seccomp";

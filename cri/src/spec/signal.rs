@@ -3,7 +3,7 @@
 use coracle_cri::runtime_v1::{ContainerConfig, Signal};
 
 use super::PlanError;
-use super::process::invalid;
+use super::invalid;
 
 const SIGTERM: i32 = 15;
 /// As glibc and musl let programs use them: the first two or three of the kernel's are taken by threads.

@@ -13,17 +13,28 @@ use coracle_cri::runtime_v1::{
     SwapUsage, UInt64Value,
 };
 
-use crate::daemon::{Daemon, now};
-use crate::pods::{Container, Progress, Sandbox};
+use crate::cgroup::Hierarchies;
+use crate::clock::now;
+use crate::pods::{Container, Pods, Progress, Sandbox};
 
-pub(crate) use sample::{Samples, start_sampling};
+pub(crate) use sample::{Sampler, Samples};
+
+/// What figures are made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures<'a> {
+    pub(crate) pods: &'a Pods,
+    pub(crate) hierarchies: &'a Hierarchies,
+    pub(crate) samples: &'a Samples,
+    /// Where the writable layers lie.
+    pub(crate) root: &'a Path,
+}
 
 /// The figures of one container; one that does not run has no CPU and memory.
-pub(crate) fn container(daemon: &Daemon, container: &Container) -> ContainerStats {
+pub(crate) fn container(figures: Figures<'_>, container: &Container) -> ContainerStats {
     let record = container.record();
     let running = matches!(container.progress(), Progress::Running { .. });
     let cgroup = Some(record.cgroup.as_str()).filter(|_| running);
-    let memory = cgroup.and_then(|cgroup| cgroup::memory(&daemon.hierarchies, cgroup));
+    let memory = cgroup.and_then(|cgroup| cgroup::memory(figures.hierarchies, cgroup));
     ContainerStats {
         attributes: Some(ContainerAttributes {
             id: record.id.clone(),
@@ -31,37 +42,37 @@ pub(crate) fn container(daemon: &Daemon, container: &Container) -> ContainerStat
             labels: record.config.labels.clone(),
             annotations: record.config.annotations.clone(),
         }),
-        cpu: cgroup.and_then(|cgroup| cpu(daemon, cgroup, &record.id)),
+        cpu: cgroup.and_then(|cgroup| cpu(figures, cgroup, &record.id)),
         memory: memory.as_ref().map(memory_usage),
-        writable_layer: writable_layer(daemon, &record.id),
+        writable_layer: writable_layer(figures, &record.id),
         swap: memory.as_ref().map(swap_usage),
         io: None,
     }
 }
 
 /// The figures of one pod and its running containers.
-pub(crate) fn pod(daemon: &Daemon, sandbox: &Sandbox) -> PodSandboxStats {
+pub(crate) fn pod(figures: Figures<'_>, sandbox: &Sandbox) -> PodSandboxStats {
     let record = sandbox.record();
     let cgroup = record.cgroup_parent.as_str();
-    let containers = daemon.pods.containers_of(&record.id);
+    let containers = figures.pods.containers_of(&record.id);
     let running = containers
         .iter()
         .filter(|each| matches!(each.progress(), Progress::Running { .. }));
     PodSandboxStats {
         linux: Some(LinuxPodSandboxStats {
-            cpu: cpu(daemon, cgroup, &record.id),
-            memory: cgroup::memory(&daemon.hierarchies, cgroup)
+            cpu: cpu(figures, cgroup, &record.id),
+            memory: cgroup::memory(figures.hierarchies, cgroup)
                 .as_ref()
                 .map(memory_usage),
             network: network(sandbox, &record.netns_path),
-            process: daemon
+            process: figures
                 .hierarchies
                 .process_count(cgroup)
                 .map(|count| ProcessUsage {
                     timestamp: now(),
                     process_count: value(count),
                 }),
-            containers: running.map(|each| container(daemon, each)).collect(),
+            containers: running.map(|each| container(figures, each)).collect(),
             io: None,
         }),
         attributes: Some(PodSandboxAttributes {
@@ -86,12 +97,12 @@ pub(crate) fn value(value: u64) -> Option<UInt64Value> {
     Some(UInt64Value { value })
 }
 
-fn cpu(daemon: &Daemon, cgroup: &str, id: &str) -> Option<CpuUsage> {
-    let total = cgroup::cpu_ns(&daemon.hierarchies, cgroup)?;
+fn cpu(figures: Figures<'_>, cgroup: &str, id: &str) -> Option<CpuUsage> {
+    let total = cgroup::cpu_ns(figures.hierarchies, cgroup)?;
     Some(CpuUsage {
         timestamp: now(),
         usage_core_nano_seconds: value(total),
-        usage_nano_cores: daemon.samples.nano_cores(id).and_then(value),
+        usage_nano_cores: figures.samples.nano_cores(id).and_then(value),
         psi: None,
     })
 }
@@ -120,11 +131,11 @@ fn swap_usage(memory: &cgroup::Memory) -> SwapUsage {
     }
 }
 
-fn writable_layer(daemon: &Daemon, id: &str) -> Option<FilesystemUsage> {
-    let sample = daemon.samples.writable_layer(id)?;
+fn writable_layer(figures: Figures<'_>, id: &str) -> Option<FilesystemUsage> {
+    let sample = figures.samples.writable_layer(id)?;
     Some(FilesystemUsage {
         timestamp: sample.at,
-        fs_id: Some(file_system(&daemon.config.root)),
+        fs_id: Some(file_system(figures.root)),
         used_bytes: value(sample.bytes),
         inodes_used: value(sample.inodes),
     })

@@ -1,13 +1,16 @@
 //! The background sample: how fast CPU time grows, and how large the writable layers are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use coracle_images::usage;
 
 use super::cgroup;
-use crate::daemon::{Daemon, now};
-use crate::pods::Progress;
+use crate::cgroup::Hierarchies;
+use crate::clock::now;
+use crate::pods::{Pods, Progress};
 
 /// How fast a writable layer is walked: slow enough not to be noticed.
 const ENTRIES_PER_SECOND: u32 = 20_000;
@@ -80,7 +83,7 @@ impl Samples {
         );
     }
 
-    fn keep_cpu(&self, ids: &std::collections::HashSet<String>) {
+    fn keep_cpu(&self, ids: &HashSet<String>) {
         lock(&self.cpu).retain(|id, _| ids.contains(id));
     }
 }
@@ -94,72 +97,76 @@ fn rate(last: &Cpu, at: i64, total_ns: u64) -> Option<u64> {
     u64::try_from(used * NANOSECONDS / elapsed).ok()
 }
 
-/// Samples for as long as the daemon lives. CPU and layers apart: a large layer must not delay the CPU.
-pub(crate) fn start_sampling(daemon: &Arc<Daemon>) {
-    let cpu = Arc::clone(daemon);
-    tokio::spawn(async move {
-        loop {
-            sample_cpu(&cpu);
-            tokio::time::sleep(cpu.config.stats_period()).await;
-        }
-    });
-    let layers = Arc::clone(daemon);
-    tokio::spawn(async move {
-        loop {
-            sample_layers(&layers).await;
-            tokio::time::sleep(layers.config.stats_period()).await;
-        }
-    });
+/// What is sampled, and how often.
+#[derive(Debug, Clone)]
+pub(crate) struct Sampler {
+    pub(crate) pods: Arc<Pods>,
+    pub(crate) hierarchies: Arc<Hierarchies>,
+    pub(crate) samples: Arc<Samples>,
+    /// Directory of the containers' directories.
+    pub(crate) layers: PathBuf,
+    pub(crate) period: Duration,
 }
 
-fn sample_cpu(daemon: &Daemon) {
-    let containers = daemon
-        .pods
-        .containers()
-        .into_iter()
-        .filter(|container| is_running(container.progress()));
-    let containers = containers.map(|container| (container.id.clone(), container.record().cgroup));
-    let sandboxes = daemon
-        .pods
-        .sandboxes()
-        .into_iter()
-        .filter(|sandbox| sandbox.is_ready());
-    let sandboxes = sandboxes.map(|sandbox| (sandbox.id.clone(), sandbox.record().cgroup_parent));
-    let mut seen = std::collections::HashSet::new();
-    for (id, cgroup) in containers.chain(sandboxes) {
-        if let Some(total) = cgroup::cpu_ns(&daemon.hierarchies, &cgroup) {
-            daemon.samples.add_cpu(&id, now(), total);
-        }
-        seen.insert(id);
+impl Sampler {
+    /// Samples for as long as the daemon lives. CPU and layers apart: a large layer must not delay the CPU.
+    pub(crate) fn start(self) {
+        let cpu = self.clone();
+        tokio::spawn(async move {
+            loop {
+                cpu.sample_cpu();
+                tokio::time::sleep(cpu.period).await;
+            }
+        });
+        tokio::spawn(async move {
+            loop {
+                self.sample_layers().await;
+                tokio::time::sleep(self.period).await;
+            }
+        });
     }
-    daemon.samples.keep_cpu(&seen);
-}
 
-/// A container that has ended writes no more: it is looked at once after its end.
-async fn sample_layers(daemon: &Daemon) {
-    // One may have been forgotten while it was measured.
-    lock(&daemon.samples.layers).retain(|id, _| daemon.pods.container(id).is_some());
-    for container in daemon.pods.containers() {
-        let finished_at =
-            container.with_record(|record| record.exit.as_ref().map_or(i64::MAX, |exit| exit.finished_at));
-        if daemon
-            .samples
-            .writable_layer(&container.id)
-            .is_some_and(|last| last.at > finished_at)
-        {
-            continue;
+    fn sample_cpu(&self) {
+        let containers = self.pods.containers().into_iter();
+        let containers = containers
+            .filter(|container| is_running(container.progress()))
+            .map(|container| (container.id.clone(), container.record().cgroup));
+        let sandboxes = self.pods.sandboxes().into_iter();
+        let sandboxes = sandboxes
+            .filter(|sandbox| sandbox.is_ready())
+            .map(|sandbox| (sandbox.id.clone(), sandbox.record().cgroup_parent));
+        let mut seen = HashSet::new();
+        for (id, cgroup) in containers.chain(sandboxes) {
+            if let Some(total) = cgroup::cpu_ns(&self.hierarchies, &cgroup) {
+                self.samples.add_cpu(&id, now(), total);
+            }
+            seen.insert(id);
         }
-        let upper = daemon.container_directory(&container.id).join("upper");
-        let at = now();
-        if let Ok(used) = usage::measure(upper, ENTRIES_PER_SECOND).await
-            && daemon.pods.container(&container.id).is_some()
-        {
-            let layer = Layer {
-                at,
-                bytes: used.bytes,
-                inodes: used.inodes,
-            };
-            lock(&daemon.samples.layers).insert(container.id.clone(), layer);
+        self.samples.keep_cpu(&seen);
+    }
+
+    /// A container that has ended writes no more: it is looked at once after its end.
+    async fn sample_layers(&self) {
+        // One may have been forgotten while it was measured.
+        lock(&self.samples.layers).retain(|id, _| self.pods.container(id).is_some());
+        for container in self.pods.containers() {
+            let finished_at = container.exit().map_or(i64::MAX, |exit| exit.finished_at);
+            let last = self.samples.writable_layer(&container.id);
+            if last.is_some_and(|last| last.at > finished_at) {
+                continue;
+            }
+            let upper = self.layers.join(&container.id).join("upper");
+            let at = now();
+            if let Ok(used) = usage::measure(upper, ENTRIES_PER_SECOND).await
+                && self.pods.container(&container.id).is_some()
+            {
+                let layer = Layer {
+                    at,
+                    bytes: used.bytes,
+                    inodes: used.inodes,
+                };
+                lock(&self.samples.layers).insert(container.id.clone(), layer);
+            }
         }
     }
 }

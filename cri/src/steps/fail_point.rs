@@ -35,13 +35,20 @@ impl FromStr for FailPoint {
             "after" => Moment::After,
             _ => return Err(form()),
         };
-        if !crate::runtime_service::step_names().any(|name| name == step) {
-            return Err(ParseFailPointError::Step(step.to_owned()));
-        }
         Ok(FailPoint {
             step: step.to_owned(),
             moment,
         })
+    }
+}
+
+impl FailPoint {
+    /// Whether the step is one of these.
+    pub(crate) fn check(&self, mut steps: impl Iterator<Item = String>) -> Result<(), ParseFailPointError> {
+        match steps.any(|name| name == self.step) {
+            true => Ok(()),
+            false => Err(ParseFailPointError::Step(self.step.clone())),
+        }
     }
 }
 

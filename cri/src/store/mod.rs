@@ -162,6 +162,11 @@ impl Store {
         Ok(())
     }
 
+    /// Where the last change of any record is.
+    pub(crate) fn position(&self) -> Position {
+        self.log.position()
+    }
+
     /// Returns once everything up to `position` is on disk.
     pub(crate) async fn sync(&self, position: Position) -> Result<(), StoreError> {
         let log = Arc::clone(&self.log);
