@@ -19,6 +19,8 @@ fn wrong_command_lines_say_how_it_is_called() {
         &["install"],
         &["uninstall-network"],
         &["uninstall-network", "--frob"],
+        &["uninstall-network", "a", "b"],
+        &["--version", "x"],
         &["install", "a", "b"],
     ] {
         let output = run(args);

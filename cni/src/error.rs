@@ -1,6 +1,7 @@
 //! The error object of the protocol: what a plugin prints when it fails.
 
 use serde::{Deserialize, Serialize};
+use std::error::Error;
 use std::fmt;
 
 /// What kind of failure (specification, section 5, "Error"). Numbers from 100 on are the plugin's own.
@@ -58,7 +59,7 @@ impl PluginError {
     }
 
     /// A failure of another kind: the message is the error with its causes.
-    pub fn from_error(code: Code, error: &dyn std::error::Error) -> Self {
+    pub fn from_error(code: Code, error: &dyn Error) -> Self {
         Self::new(code, chain(error))
     }
 
@@ -80,16 +81,10 @@ impl fmt::Display for PluginError {
     }
 }
 
-impl std::error::Error for PluginError {}
+impl Error for PluginError {}
 
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
+/// An error and its causes in one line, for whoever prints it.
+pub fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -20,6 +20,6 @@ mod version;
 pub use caller::{Attachment, CallError, CallErrors, Caller};
 pub use conf_list::{ConfList, LoadError};
 pub use config::{ConfigError, NetworkConfig, ValidAttachment};
-pub use error::{Code, PluginError};
+pub use error::{Code, PluginError, chain};
 pub use result::{CniResult, Dns, Interface, IpConfig, ResultError, Route};
 pub use version::Version;
