@@ -15,6 +15,7 @@ pub mod create;
 pub mod exec;
 pub mod features;
 pub mod hooks;
+mod id;
 pub mod identity;
 mod payload;
 pub mod plan;
@@ -25,7 +26,6 @@ pub mod state;
 
 pub use create::{Container, CreateError, Creating, StartError, Starting, spawn};
 pub use hooks::HookRun;
-pub use plan::{
-    ContainerId, CreateOptions, CreateRequest, DetachedMount, Gate, Plan, PlanError, RootSource, Stdio, plan,
-};
+pub use id::{ContainerId, IdError};
+pub use plan::{CreateOptions, CreateRequest, DetachedMount, Gate, Plan, PlanError, RootSource, Stdio, plan};
 pub use rootfs::RootfsError;

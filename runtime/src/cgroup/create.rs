@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::controllers::{devices, hugetlb};
 use super::files::{read, write};
 use super::freezer::FreezerState;
-use super::plan::{CgroupPlan, DEFAULT_PARENT, IfMissing, Limits, Setting, Step};
+use super::plan::{CgroupPlan, DEFAULT_PARENT, Limits};
+use super::setting::{IfMissing, Setting, Step};
 use super::{Cgroup, CgroupError, Layout};
 
 impl Cgroup {
@@ -52,7 +53,7 @@ impl Cgroup {
             path: plan.path.clone(),
             layout: layout.clone(),
             kept: 0,
-            warnings: plan.limits.warnings.clone(),
+            warnings: plan.limits.settings.warnings.clone(),
             joined_below: Vec::new(),
         };
         let mut made = Made::default();
@@ -78,7 +79,7 @@ impl Cgroup {
     pub fn set(&self, resources: &oci_spec::runtime::LinuxResources) -> Result<Vec<String>, CgroupError> {
         let limits = super::plan::limits(resources)?;
         check_controllers(&limits, &self.layout)?;
-        let mut warnings = limits.warnings.clone();
+        let mut warnings = limits.settings.warnings.clone();
         warnings.extend(self.set_limits(&limits)?);
         Ok(warnings)
     }
@@ -125,7 +126,7 @@ impl Cgroup {
 
     fn set_limits(&self, limits: &Limits) -> Result<Vec<String>, CgroupError> {
         let mut warnings = Vec::new();
-        for step in &limits.steps {
+        for step in &limits.settings.steps {
             match step {
                 Step::Set(setting) => self.apply(setting, &mut warnings)?,
                 Step::Both(first, second) => {
@@ -249,7 +250,7 @@ fn check_controllers(limits: &Limits, layout: &Layout) -> Result<(), CgroupError
             Err(CgroupError::NoController { field, controller })
         }
     };
-    for step in &limits.steps {
+    for step in &limits.settings.steps {
         let (Step::Set(setting) | Step::Both(setting, _)) = step;
         if setting.if_missing == IfMissing::Fail {
             check(setting.controller, setting.field)?;

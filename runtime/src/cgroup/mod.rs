@@ -20,6 +20,7 @@ mod layout;
 mod oom;
 mod plan;
 mod remove;
+mod setting;
 mod stats;
 
 use std::path::{Component, Path, PathBuf};

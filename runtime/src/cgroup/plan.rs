@@ -7,7 +7,8 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::CgroupError;
 use super::controllers::{blkio, cpu, cpuset, devices, hugetlb, memory, network, pids, rdma};
-use crate::plan::ContainerId;
+use super::setting::Settings;
+use crate::id::ContainerId;
 
 /// Below it go containers whose cgroupsPath is absent or relative.
 pub const DEFAULT_PARENT: &str = "/coracle";
@@ -22,78 +23,9 @@ pub struct CgroupPlan {
 /// The checked form of `linux.resources`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Limits {
-    pub(super) steps: Vec<Step>,
+    pub(super) settings: Settings,
     pub(super) cpuset: cpuset::Cpuset,
     pub(super) devices: Option<devices::Devices>,
-    /// Fields that this kernel no longer has, with the reason.
-    pub(super) warnings: Vec<String>,
-}
-
-/// One thing to write, in the order of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// One file.
-    Set(Setting),
-    /// Two files whose values limit each other: when the first is refused, the second is written before it.
-    Both(Setting, Setting),
-}
-
-/// A value for a control file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Setting {
-    pub(super) controller: &'static str,
-    /// The field of the specification, for errors.
-    pub(super) field: &'static str,
-    /// Names of the file over the kernels' history; the first that exists is written.
-    pub(super) files: Vec<String>,
-    pub(super) value: String,
-    pub(super) if_missing: IfMissing,
-}
-
-/// What it means when the kernel has none of a setting's files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum IfMissing {
-    /// The limit cannot be honoured.
-    Fail,
-    /// Nothing is lost (the limit says what holds without it); only said in the log.
-    Warn,
-}
-
-impl Setting {
-    pub(super) fn new(
-        controller: &'static str,
-        field: &'static str,
-        file: &str,
-        value: impl ToString,
-    ) -> Self {
-        let files = vec![file.to_owned()];
-        Self {
-            controller,
-            field,
-            files,
-            value: value.to_string(),
-            if_missing: IfMissing::Fail,
-        }
-    }
-
-    /// Another name of the file, tried after the ones before.
-    pub(super) fn or(mut self, file: &str) -> Self {
-        self.files.push(file.to_owned());
-        self
-    }
-}
-
-impl Limits {
-    pub(super) fn set(
-        &mut self,
-        controller: &'static str,
-        field: &'static str,
-        file: &str,
-        value: impl ToString,
-    ) {
-        self.steps
-            .push(Step::Set(Setting::new(controller, field, file, value)));
-    }
 }
 
 /// Checks the cgroup fields of `spec`.
@@ -135,7 +67,8 @@ impl CgroupPlan {
 }
 
 pub(super) fn limits(resources: &LinuxResources) -> Result<Limits, CgroupError> {
-    let mut limits = Limits::default();
+    let mut settings = Settings::default();
+    let mut cpuset = cpuset::Cpuset::default();
     if resources
         .unified()
         .as_ref()
@@ -147,29 +80,33 @@ pub(super) fn limits(resources: &LinuxResources) -> Result<Limits, CgroupError> 
         });
     }
     if let Some(memory) = resources.memory() {
-        memory::plan(memory, &mut limits)?;
+        memory::plan(memory, &mut settings)?;
     }
     if let Some(cpu) = resources.cpu() {
-        cpu::plan(cpu, &mut limits)?;
-        limits.cpuset = cpuset::plan(cpu)?;
+        cpu::plan(cpu, &mut settings)?;
+        cpuset = cpuset::plan(cpu)?;
     }
     if let Some(pids) = resources.pids() {
-        pids::plan(pids, &mut limits);
+        pids::plan(pids, &mut settings);
     }
     if let Some(block_io) = resources.block_io() {
-        blkio::plan(block_io, &mut limits)?;
+        blkio::plan(block_io, &mut settings)?;
     }
     hugetlb::plan(
         resources.hugepage_limits().as_deref().unwrap_or_default(),
-        &mut limits,
+        &mut settings,
     )?;
     if let Some(network) = resources.network() {
-        network::plan(network, &mut limits)?;
+        network::plan(network, &mut settings)?;
     }
     if let Some(rdma) = resources.rdma() {
-        rdma::plan(rdma, &mut limits)?;
+        rdma::plan(rdma, &mut settings)?;
     }
-    Ok(limits)
+    Ok(Limits {
+        settings,
+        cpuset,
+        devices: None,
+    })
 }
 
 /// Absolute paths are as given; others, and none, are below [`DEFAULT_PARENT`] (runtime-spec config-linux,

@@ -4,11 +4,11 @@ use coracle_linux::seal::SealError;
 use coracle_runtime::cgroup::CgroupError;
 use coracle_runtime::exec::ExecError;
 use coracle_runtime::hooks::HookError;
-use coracle_runtime::plan::IdError;
+
 use coracle_runtime::seccomp::SeccompError;
 use coracle_runtime::spec::SpecError;
 use coracle_runtime::state::{RecordError, Status, StoreError};
-use coracle_runtime::{CreateError, PlanError, StartError};
+use coracle_runtime::{CreateError, IdError, PlanError, StartError};
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;

@@ -3,8 +3,9 @@
 use super::StartError;
 use crate::cgroup::Cgroup;
 use crate::hooks::{HookError, HookRun};
+use crate::id::ContainerId;
 use crate::payload::{FromMaker, ToMaker};
-use crate::plan::{ContainerId, HookPlan};
+use crate::plan::HookPlan;
 use crate::state::{Facts, Record, RecordError, Status};
 use coracle_linux::pidfd::Pid;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};

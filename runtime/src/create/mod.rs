@@ -55,8 +55,9 @@ pub use error::{CreateError, StartError};
 
 use crate::cgroup::{Cgroup, CgroupPlan};
 use crate::hooks::HookRun;
+use crate::id::ContainerId;
 use crate::payload::{Birth, FromMaker, ToMaker};
-use crate::plan::{ContainerId, Gate, IdMaps, Plan};
+use crate::plan::{Gate, IdMaps, Plan};
 use crate::rootfs::{self, Prepared};
 use crate::seccomp::Listener;
 use crate::state::{Facts, Status};

@@ -3,7 +3,6 @@
 mod devices;
 mod error;
 mod hooks;
-mod id;
 pub(crate) mod mount_options;
 mod mounts;
 mod namespaces;
@@ -11,7 +10,6 @@ mod process;
 mod sysctl;
 
 pub use error::PlanError;
-pub use id::{ContainerId, IdError};
 pub use mount_options::KNOWN as MOUNT_OPTIONS;
 
 pub(crate) use devices::{DeviceKind, DevicePlan};
@@ -22,6 +20,7 @@ pub(crate) use process::ProcessPlan;
 pub(crate) use sysctl::SysctlPlan;
 
 use crate::cgroup::{self, CgroupPlan};
+use crate::id::ContainerId;
 use crate::identity::{self, IdentityPlan};
 use crate::seccomp::{self, Filter};
 use coracle_linux::mount::Propagation;

@@ -2,7 +2,7 @@
 //! and the gate.
 
 use super::Record;
-use crate::plan::ContainerId;
+use crate::id::ContainerId;
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::io::Errno;
 use std::io::{self, Write};

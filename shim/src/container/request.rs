@@ -20,7 +20,7 @@ use crate::pod::{PidMode, Pod, PodError, PodPlanError, absolute};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error("id: {0}")]
-    Id(#[from] coracle_runtime::plan::IdError),
+    Id(#[from] coracle_runtime::IdError),
     #[error("spec")]
     Parse(#[from] serde_json::Error),
     #[error("spec.{0} is missing")]

@@ -3,15 +3,15 @@
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
 use crate::cgroup::CgroupError;
-use crate::cgroup::plan::{Limits, Setting, Step};
+use crate::cgroup::setting::{Setting, Settings, Step};
 
 const WEIGHT: &str = "linux.resources.blockIO.weight";
 const LEAF_WEIGHT: &str = "linux.resources.blockIO.leafWeight";
 const WEIGHT_DEVICE: &str = "linux.resources.blockIO.weightDevice";
 
-pub(in crate::cgroup) fn plan(block_io: &LinuxBlockIo, limits: &mut Limits) -> Result<(), CgroupError> {
-    weights(block_io, limits)?;
-    device_weights(block_io, limits)?;
+pub(in crate::cgroup) fn plan(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), CgroupError> {
+    weights(block_io, settings)?;
+    device_weights(block_io, settings)?;
     for (devices, field, file) in [
         (
             block_io.throttle_read_bps_device(),
@@ -34,39 +34,39 @@ pub(in crate::cgroup) fn plan(block_io: &LinuxBlockIo, limits: &mut Limits) -> R
             "blkio.throttle.write_iops_device",
         ),
     ] {
-        throttle(devices.as_deref().unwrap_or_default(), field, file, limits)?;
+        throttle(devices.as_deref().unwrap_or_default(), field, file, settings)?;
     }
     Ok(())
 }
 
-fn weights(block_io: &LinuxBlockIo, limits: &mut Limits) -> Result<(), CgroupError> {
+fn weights(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), CgroupError> {
     if let Some(weight) = block_io.weight().filter(|weight| *weight != 0) {
         check_weight(WEIGHT, weight)?;
-        limits
+        settings
             .steps
             .push(weight_setting(WEIGHT, "weight", weight.to_string()));
     }
     if let Some(weight) = block_io.leaf_weight().filter(|weight| *weight != 0) {
         check_weight(LEAF_WEIGHT, weight)?;
-        limits.set("blkio", LEAF_WEIGHT, "blkio.leaf_weight", weight);
+        settings.set("blkio", LEAF_WEIGHT, "blkio.leaf_weight", weight);
     }
     Ok(())
 }
 
-fn device_weights(block_io: &LinuxBlockIo, limits: &mut Limits) -> Result<(), CgroupError> {
+fn device_weights(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), CgroupError> {
     for device in block_io.weight_device().iter().flatten() {
         let number = device_number(WEIGHT_DEVICE, device.major(), device.minor())?;
         if let Some(weight) = device.weight() {
             check_weight(WEIGHT_DEVICE, weight)?;
             let value = format!("{number} {weight}");
-            limits
+            settings
                 .steps
                 .push(weight_setting(WEIGHT_DEVICE, "weight_device", value));
         }
         if let Some(weight) = device.leaf_weight() {
             check_weight(WEIGHT_DEVICE, weight)?;
             let value = format!("{number} {weight}");
-            limits.set("blkio", WEIGHT_DEVICE, "blkio.leaf_weight_device", value);
+            settings.set("blkio", WEIGHT_DEVICE, "blkio.leaf_weight_device", value);
         }
     }
     Ok(())
@@ -80,11 +80,11 @@ fn throttle(
     devices: &[LinuxThrottleDevice],
     field: &'static str,
     file: &str,
-    limits: &mut Limits,
+    settings: &mut Settings,
 ) -> Result<(), CgroupError> {
     for device in devices {
         let number = device_number(field, device.major(), device.minor())?;
-        limits.set("blkio", field, file, format!("{number} {}", device.rate()));
+        settings.set("blkio", field, file, format!("{number} {}", device.rate()));
     }
     Ok(())
 }
@@ -119,13 +119,13 @@ mod tests {
     #[test]
     fn throttles_name_device_and_rate() {
         let json = r#"{"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 600}], "weight": 500}"#;
-        let mut limits = Limits::default();
-        plan(&serde_json::from_str(json).unwrap(), &mut limits).unwrap();
-        let Step::Set(weight) = &limits.steps[0] else {
+        let mut settings = Settings::default();
+        plan(&serde_json::from_str(json).unwrap(), &mut settings).unwrap();
+        let Step::Set(weight) = &settings.steps[0] else {
             panic!()
         };
         assert_eq!(weight.files, ["blkio.weight", "blkio.bfq.weight"]);
-        let Step::Set(read) = &limits.steps[1] else {
+        let Step::Set(read) = &settings.steps[1] else {
             panic!()
         };
         assert_eq!(
@@ -141,7 +141,7 @@ mod tests {
             r#"{"leafWeight": 1001}"#,
             r#"{"weightDevice": [{"major": -1, "weight": 10}]}"#,
         ] {
-            let refused = plan(&serde_json::from_str(json).unwrap(), &mut Limits::default());
+            let refused = plan(&serde_json::from_str(json).unwrap(), &mut Settings::default());
             assert!(
                 refused
                     .unwrap_err()

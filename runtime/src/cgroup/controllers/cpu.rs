@@ -3,9 +3,9 @@
 use oci_spec::runtime::LinuxCpu;
 
 use crate::cgroup::CgroupError;
-use crate::cgroup::plan::{Limits, Setting, Step};
+use crate::cgroup::setting::{Setting, Settings, Step};
 
-pub(in crate::cgroup) fn plan(cpu: &LinuxCpu, limits: &mut Limits) -> Result<(), CgroupError> {
+pub(in crate::cgroup) fn plan(cpu: &LinuxCpu, settings: &mut Settings) -> Result<(), CgroupError> {
     // cpu.idle goes first: shares cannot be written while it is 1, and setting it resets them.
     if let Some(idle) = cpu.idle() {
         let field = "linux.resources.cpu.idle";
@@ -16,17 +16,17 @@ pub(in crate::cgroup) fn plan(cpu: &LinuxCpu, limits: &mut Limits) -> Result<(),
                 reason: "0 or 1",
             });
         }
-        limits.set("cpu", field, "cpu.idle", idle);
+        settings.set("cpu", field, "cpu.idle", idle);
     }
     if let Some(shares) = cpu
         .shares()
         .filter(|shares| *shares != 0 && cpu.idle() != Some(1))
     {
-        limits.set("cpu", "linux.resources.cpu.shares", "cpu.shares", shares);
+        settings.set("cpu", "linux.resources.cpu.shares", "cpu.shares", shares);
     }
-    plan_bandwidth(cpu, limits)?;
+    plan_bandwidth(cpu, settings)?;
     if let Some(period) = cpu.realtime_period().filter(|period| *period != 0) {
-        limits.set(
+        settings.set(
             "cpu",
             "linux.resources.cpu.realtimePeriod",
             "cpu.rt_period_us",
@@ -34,7 +34,7 @@ pub(in crate::cgroup) fn plan(cpu: &LinuxCpu, limits: &mut Limits) -> Result<(),
         );
     }
     if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
-        limits.set(
+        settings.set(
             "cpu",
             "linux.resources.cpu.realtimeRuntime",
             "cpu.rt_runtime_us",
@@ -44,7 +44,7 @@ pub(in crate::cgroup) fn plan(cpu: &LinuxCpu, limits: &mut Limits) -> Result<(),
     Ok(())
 }
 
-fn plan_bandwidth(cpu: &LinuxCpu, limits: &mut Limits) -> Result<(), CgroupError> {
+fn plan_bandwidth(cpu: &LinuxCpu, settings: &mut Settings) -> Result<(), CgroupError> {
     let quota = cpu.quota().filter(|quota| *quota != 0);
     if let Some(quota) = quota.filter(|quota| *quota < -1) {
         let reason = "microseconds, or -1";
@@ -61,11 +61,11 @@ fn plan_bandwidth(cpu: &LinuxCpu, limits: &mut Limits) -> Result<(), CgroupError
         period.map(|period| Setting::new("cpu", "linux.resources.cpu.period", "cpu.cfs_period_us", period));
     match (period, quota) {
         // The parent's ratio of quota to period bounds both; which one may go first depends on the old values.
-        (Some(period), Some(quota)) => limits.steps.push(Step::Both(period, quota)),
-        (one, other) => limits.steps.extend(one.or(other).map(Step::Set)),
+        (Some(period), Some(quota)) => settings.steps.push(Step::Both(period, quota)),
+        (one, other) => settings.steps.extend(one.or(other).map(Step::Set)),
     }
     if let Some(burst) = cpu.burst() {
-        limits.set("cpu", "linux.resources.cpu.burst", "cpu.cfs_burst_us", burst);
+        settings.set("cpu", "linux.resources.cpu.burst", "cpu.cfs_burst_us", burst);
     }
     Ok(())
 }
@@ -76,18 +76,18 @@ mod tests {
 
     #[test]
     fn zero_means_untouched_and_bad_values_are_named() {
-        let mut limits = Limits::default();
+        let mut settings = Settings::default();
         plan(
             &serde_json::from_str(r#"{"shares": 0, "quota": 0, "period": 0}"#).unwrap(),
-            &mut limits,
+            &mut settings,
         )
         .unwrap();
-        assert_eq!(limits.steps, []);
+        assert_eq!(settings.steps, []);
         for (json, text) in [
             (r#"{"quota": -5}"#, "cpu.quota: -5"),
             (r#"{"idle": 2}"#, "cpu.idle: 2"),
         ] {
-            let error = plan(&serde_json::from_str(json).unwrap(), &mut limits).unwrap_err();
+            let error = plan(&serde_json::from_str(json).unwrap(), &mut settings).unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
         }
     }

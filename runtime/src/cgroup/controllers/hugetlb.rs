@@ -5,11 +5,14 @@
 use oci_spec::runtime::LinuxHugepageLimit;
 
 use crate::cgroup::CgroupError;
-use crate::cgroup::plan::{IfMissing, Limits, Setting, Step};
+use crate::cgroup::setting::{IfMissing, Setting, Settings, Step};
 
 pub(in crate::cgroup) const FIELD: &str = "linux.resources.hugepageLimits";
 
-pub(in crate::cgroup) fn plan(pages: &[LinuxHugepageLimit], limits: &mut Limits) -> Result<(), CgroupError> {
+pub(in crate::cgroup) fn plan(
+    pages: &[LinuxHugepageLimit],
+    settings: &mut Settings,
+) -> Result<(), CgroupError> {
     for page in pages {
         let size = page.page_size();
         if !is_page_size(size) {
@@ -26,9 +29,9 @@ pub(in crate::cgroup) fn plan(pages: &[LinuxHugepageLimit], limits: &mut Limits)
         let usage = Setting::new("hugetlb", FIELD, &v1, limit).or(&format!("hugetlb.{size}.max"));
         let v1 = format!("hugetlb.{size}.rsvd.limit_in_bytes");
         let reserved = Setting::new("hugetlb", FIELD, &v1, limit).or(&format!("hugetlb.{size}.rsvd.max"));
-        limits.steps.push(Step::Set(usage));
+        settings.steps.push(Step::Set(usage));
         // Since 5.7; the usage limit is what older kernels have.
-        limits.steps.push(Step::Set(Setting {
+        settings.steps.push(Step::Set(Setting {
             if_missing: IfMissing::Warn,
             ..reserved
         }));

@@ -3,17 +3,17 @@
 use oci_spec::runtime::LinuxMemory;
 
 use crate::cgroup::CgroupError;
-use crate::cgroup::plan::{IfMissing, Limits, Setting, Step};
+use crate::cgroup::setting::{IfMissing, Setting, Settings, Step};
 
 const LIMIT: &str = "linux.resources.memory.limit";
 const SWAP: &str = "linux.resources.memory.swap";
 
-pub(in crate::cgroup) fn plan(memory: &LinuxMemory, limits: &mut Limits) -> Result<(), CgroupError> {
-    plan_limit_and_swap(memory, limits)?;
+pub(in crate::cgroup) fn plan(memory: &LinuxMemory, settings: &mut Settings) -> Result<(), CgroupError> {
+    plan_limit_and_swap(memory, settings)?;
     if let Some(reservation) = memory.reservation() {
         let field = "linux.resources.memory.reservation";
         check(field, reservation)?;
-        limits.set("memory", field, "memory.soft_limit_in_bytes", reservation);
+        settings.set("memory", field, "memory.soft_limit_in_bytes", reservation);
     }
     if let Some(swappiness) = memory.swappiness() {
         let field = "linux.resources.memory.swappiness";
@@ -24,10 +24,10 @@ pub(in crate::cgroup) fn plan(memory: &LinuxMemory, limits: &mut Limits) -> Resu
                 reason: "0 to 100",
             });
         }
-        limits.set("memory", field, "memory.swappiness", swappiness);
+        settings.set("memory", field, "memory.swappiness", swappiness);
     }
     if memory.disable_oom_killer() == Some(true) {
-        limits.set(
+        settings.set(
             "memory",
             "linux.resources.memory.disableOOMKiller",
             "memory.oom_control",
@@ -37,23 +37,23 @@ pub(in crate::cgroup) fn plan(memory: &LinuxMemory, limits: &mut Limits) -> Resu
     if let Some(tcp) = memory.kernel_tcp() {
         let field = "linux.resources.memory.kernelTCP";
         check(field, tcp)?;
-        limits.set("memory", field, "memory.kmem.tcp.limit_in_bytes", tcp);
+        settings.set("memory", field, "memory.kmem.tcp.limit_in_bytes", tcp);
     }
     if memory.kernel().is_some() {
         // The specification lets runtimes ignore it; kernels have since 5.16 (memory.kmem.limit_in_bytes is inert).
-        limits
+        settings
             .warnings
             .push("linux.resources.memory.kernel: ignored, the kernel no longer has this limit".into());
     }
     if memory.use_hierarchy() == Some(false) {
-        limits
+        settings
             .warnings
             .push("linux.resources.memory.useHierarchy: ignored, memory cgroups are hierarchical".into());
     }
     Ok(())
 }
 
-fn plan_limit_and_swap(memory: &LinuxMemory, limits: &mut Limits) -> Result<(), CgroupError> {
+fn plan_limit_and_swap(memory: &LinuxMemory, settings: &mut Settings) -> Result<(), CgroupError> {
     let limit = memory.limit().filter(|limit| *limit != 0);
     // Without a limit there is nothing swap could add to: lifting one lifts both.
     let swap = memory
@@ -94,8 +94,8 @@ fn plan_limit_and_swap(memory: &LinuxMemory, limits: &mut Limits) -> Result<(), 
     });
     match (limit_file, swap_file) {
         // The kernel keeps limit <= memsw at every moment, so the order depends on the old values.
-        (Some(limit), Some(swap)) => limits.steps.push(Step::Both(limit, swap)),
-        (one, other) => limits.steps.extend(one.or(other).map(Step::Set)),
+        (Some(limit), Some(swap)) => settings.steps.push(Step::Both(limit, swap)),
+        (one, other) => settings.steps.extend(one.or(other).map(Step::Set)),
     }
     Ok(())
 }
@@ -116,10 +116,10 @@ mod tests {
     use super::*;
 
     fn planned(json: &str) -> Result<Vec<String>, String> {
-        let mut limits = Limits::default();
-        plan(&serde_json::from_str(json).unwrap(), &mut limits).map_err(|error| error.to_string())?;
+        let mut settings = Settings::default();
+        plan(&serde_json::from_str(json).unwrap(), &mut settings).map_err(|error| error.to_string())?;
         let show = |setting: &Setting| format!("{}={}", setting.files[0], setting.value);
-        let steps = limits.steps.iter().map(|step| match step {
+        let steps = settings.steps.iter().map(|step| match step {
             Step::Set(one) => show(one),
             Step::Both(one, other) => format!("{} {}", show(one), show(other)),
         });

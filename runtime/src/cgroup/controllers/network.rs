@@ -3,13 +3,13 @@
 use oci_spec::runtime::LinuxNetwork;
 
 use crate::cgroup::CgroupError;
-use crate::cgroup::plan::Limits;
+use crate::cgroup::setting::Settings;
 
 const PRIORITIES: &str = "linux.resources.network.priorities";
 
-pub(in crate::cgroup) fn plan(network: &LinuxNetwork, limits: &mut Limits) -> Result<(), CgroupError> {
+pub(in crate::cgroup) fn plan(network: &LinuxNetwork, settings: &mut Settings) -> Result<(), CgroupError> {
     if let Some(class) = network.class_id() {
-        limits.set(
+        settings.set(
             "net_cls",
             "linux.resources.network.classID",
             "net_cls.classid",
@@ -26,7 +26,7 @@ pub(in crate::cgroup) fn plan(network: &LinuxNetwork, limits: &mut Limits) -> Re
                 reason: "an interface name",
             });
         }
-        limits.set(
+        settings.set(
             "net_prio",
             PRIORITIES,
             "net_prio.ifpriomap",

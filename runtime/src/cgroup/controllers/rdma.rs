@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use oci_spec::runtime::LinuxRdma;
 
 use crate::cgroup::CgroupError;
-use crate::cgroup::plan::Limits;
+use crate::cgroup::setting::Settings;
 
 const FIELD: &str = "linux.resources.rdma";
 
 pub(in crate::cgroup) fn plan(
     rdma: &HashMap<String, LinuxRdma>,
-    limits: &mut Limits,
+    settings: &mut Settings,
 ) -> Result<(), CgroupError> {
     for (device, limit) in rdma {
         if device.is_empty() || device.contains(char::is_whitespace) {
@@ -33,7 +33,7 @@ pub(in crate::cgroup) fn plan(
                 reason,
             });
         }
-        limits.set("rdma", FIELD, "rdma.max", format!("{device}{handles}{objects}"));
+        settings.set("rdma", FIELD, "rdma.max", format!("{device}{handles}{objects}"));
     }
     Ok(())
 }
