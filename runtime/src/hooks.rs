@@ -11,6 +11,8 @@ use coracle_linux::pidfd::Signal;
 use coracle_linux::process::{self, Exit};
 use coracle_linux::spawn::{Child, Spawn};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -121,14 +123,8 @@ impl HookRun {
     /// Runs all that is left, waiting.
     pub fn finish(mut self) -> Result<(), HookError> {
         while self.step()?.is_pending() {
-            let mut ready = [rustix::event::PollFd::new(
-                &self.epoll,
-                rustix::event::PollFlags::IN,
-            )];
-            match rustix::event::poll(&mut ready, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(self.wait_error(errno.into())),
-            }
+            retry_on_intr(|| poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], None))
+                .map_err(|errno| self.wait_error(errno.into()))?;
         }
         Ok(())
     }
@@ -260,7 +256,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Given up half way: nothing of it stays. After its end was collected this finds nothing.
+        // Dropped before its end, it is ended. One whose end was collected is not found any more.
         if let Ok(None) = process::try_wait(self.child.pidfd.as_fd()) {
             self.kill();
         }

@@ -259,7 +259,7 @@ fn check_controllers(limits: &Limits, layout: &Layout) -> Result<(), CgroupError
     if !limits.cpuset.is_empty() {
         check("cpuset", "linux.resources.cpu.cpus")?;
     }
-    // The list every container gets is no request; rules of the specification are.
+    // Only rules of the specification count as asked for, not the list that every container gets.
     let asked = limits.devices.as_ref().is_some_and(|devices| devices.asked);
     if asked {
         check("devices", "linux.resources.devices")

@@ -15,7 +15,7 @@ pub(super) fn read(dir: &Path, file: &str) -> Result<String, CgroupError> {
     Ok(text)
 }
 
-/// A file that holds one number; `max` is no number.
+/// A file that holds one number; `None` for `max`.
 pub(super) fn read_number(dir: &Path, file: &str) -> Result<Option<u64>, CgroupError> {
     Ok(read(dir, file)?.trim().parse().ok())
 }

@@ -21,7 +21,7 @@ pub(super) fn command() -> Command {
                 .short('f')
                 .action(ArgAction::SetTrue);
             command.args([
-                force.help("End it first, whatever it does; no container is fine"),
+                force.help("End it first, whatever it does; a missing container is not an error"),
                 Arg::new("id").value_name("CONTAINER").required(true),
             ])
         })
@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// A directory without a record is a creation that was killed half way: its first process went with it, its cgroup may
+/// A directory without a record is left by a creation that was killed: its first process went with it, its cgroup may
 /// be left. Nothing is killed here: whose processes are in there cannot be known.
 fn remove_half_made(global: &Global, id: &ContainerId) -> Result<(), CliError> {
     if let Ok(loaded) = spec::load(&global.store.dir(id)) {

@@ -1,5 +1,5 @@
-//! Waiting for a container in the foreground: signals go in, with a terminal also what is typed and what is shown, and
-//! the exit comes out. Nothing in here allocates while it waits.
+//! Waiting for a container in the foreground: signals are passed on to it, with a terminal also what is typed and what is
+//! shown, and its exit is the result. Nothing in here allocates while it waits.
 
 use super::CliError;
 use super::console::Console;

@@ -4,12 +4,11 @@ use super::StartError;
 use crate::cgroup::Cgroup;
 use crate::hooks::{HookError, HookRun};
 use crate::id::ContainerId;
-use crate::payload::{FromMaker, ToMaker};
+use crate::payload::{FromMaker, ToMaker, wait_readable};
 use crate::plan::HookPlan;
 use crate::state::{Facts, Record, RecordError, Status};
 use coracle_linux::pidfd::Pid;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{PollFd, PollFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -143,15 +142,5 @@ impl Starting {
 impl AsFd for Starting {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
-    }
-}
-
-pub(crate) fn wait_readable(fd: BorrowedFd<'_>) -> io::Result<()> {
-    loop {
-        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None) {
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
     }
 }

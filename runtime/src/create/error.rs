@@ -2,6 +2,7 @@
 
 use crate::cgroup::CgroupError;
 use crate::hooks::HookError;
+use crate::payload::describe;
 use crate::rootfs::RootfsError;
 use crate::seccomp::DeliverError;
 use coracle_linux::process::Exit;
@@ -97,13 +98,4 @@ pub enum StartError {
     /// A poststart hook. The payload runs.
     #[error(transparent)]
     Hook(#[from] HookError),
-}
-
-/// The end of a sentence about a process that has ended.
-pub(crate) fn describe(exit: Option<Exit>) -> String {
-    match exit {
-        Some(Exit::Code(code)) => format!(" (exit code {code})"),
-        Some(Exit::Signal(signal)) => format!(" (killed by signal {signal})"),
-        None => String::new(),
-    }
 }

@@ -33,7 +33,7 @@ pub(super) struct Inherited<'a> {
     pub(super) maker: BorrowedFd<'a>,
 }
 
-/// The process between maker and first process. What it returns is its exit code.
+/// The process in between: its whole life. Returns its exit code.
 pub(super) fn between(inherited: Inherited<'_>, joined: &Joined) -> u8 {
     let (socket, new) = (inherited.socket, super::in_clone(inherited.plan.namespaces.new));
     let join = || {
@@ -43,7 +43,7 @@ pub(super) fn between(inherited: Inherited<'_>, joined: &Joined) -> u8 {
     payload::live_between(socket, new, join, |()| main(inherited, None))
 }
 
-/// The first process. What it returns is its exit code, and means that there is no payload.
+/// The first process: its whole life. Returns, with the exit code, only when the payload could not be executed.
 pub(super) fn main(inherited: Inherited<'_>, joined: Option<&Joined>) -> u8 {
     let socket = inherited.socket;
     match create(inherited, joined) {
@@ -73,7 +73,7 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
         socket,
         maker,
     } = inherited;
-    forget_the_makers_habits()?;
+    reset_signals_and_umask()?;
     if plan.namespaces.first_process_waits() {
         wait_for_go(socket, maker)?;
     }
@@ -115,7 +115,7 @@ impl Created<'_> {
             env,
             pid,
         } = self;
-        // Without a gate there is nobody to tell.
+        // A gate that does not open leaves nobody to tell.
         if let Ok(opened) = gate.wait() {
             let Err(error) = execute(&plan, &program, &env, pid);
             opened.fail(&error.chain());
@@ -138,9 +138,9 @@ fn execute(
     payload::execute(program, &plan.process.args, env)
 }
 
-fn forget_the_makers_habits() -> Result<(), PayloadError> {
+fn reset_signals_and_umask() -> Result<(), PayloadError> {
     signal::restore_defaults().map_err(step("unblocking signals"))?;
-    // Modes are meant as they are given, until the payload's own mask is set.
+    // Modes are taken as they are given, until the payload's own mask is set.
     rustix::process::umask(Mode::empty());
     Ok(())
 }
@@ -180,7 +180,7 @@ fn enter_namespaces(
     Ok(())
 }
 
-/// Its maker's death is its own, until it is ready. The signal does not come when the maker died before it was asked for.
+/// Until it is ready, it dies with its maker. The signal is not sent when the maker had died before it was asked for.
 /// (getppid(2) does not tell: in a PID namespace of its own a process has no parent, and the socket stays open as long as
 /// this process has its maker's end of it.)
 fn die_with(maker: BorrowedFd<'_>) -> Result<(), PayloadError> {
@@ -194,7 +194,7 @@ fn die_with(maker: BorrowedFd<'_>) -> Result<(), PayloadError> {
     }
 }
 
-/// Its id as its maker sees it, which is what hooks are told: read through the host's procfs while that is in sight.
+/// Its id as its maker sees it, for the state that hooks are given: read from the host's procfs while that can be reached.
 fn pid_on_host() -> Option<Pid> {
     let own = std::fs::read_link("/proc/self").ok()?;
     own.to_str()?.parse().ok().and_then(Pid::from_raw)
@@ -251,7 +251,7 @@ fn set_names(plan: &Plan) -> Result<(), PayloadError> {
     Ok(())
 }
 
-/// Gives the process its identity, and finds its program as whom it is then.
+/// Gives the process its identity, and then looks for its program with the rights of that identity.
 fn become_the_user(plan: &Plan, env: &[CString], socket: BorrowedFd<'_>) -> Result<CString, PayloadError> {
     payload::give_streams(plan.process.uid);
     let prepared = identity::prepare(&plan.identity, &plan.process.cwd)?;
@@ -264,7 +264,7 @@ fn become_the_user(plan: &Plan, env: &[CString], socket: BorrowedFd<'_>) -> Resu
     Ok(payload::find_program(&plan.process.args[0], env)?)
 }
 
-/// Nothing of the maker's stays open beside what the payload is to have (CVE-2024-21626) and the gate.
+/// Closes every descriptor of the maker's but the gate and those that the payload is to have (CVE-2024-21626).
 fn get_ready(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
     let preserved = plan.options.preserve_fds;
     process::keep_on_exec(preserved).map_err(step("keeping the descriptors of preserve-fds"))?;

@@ -13,14 +13,14 @@ use rustix::fs::{Mode, OFlags};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// A gate, seen from the container's side.
+/// A closed gate, as the first process holds it.
 #[derive(Debug)]
 pub(super) enum Closed<'a> {
     Maker(BorrowedFd<'a>),
     Fifo { fifo: OwnedFd, proc: OwnedFd },
 }
 
-/// A gate that was opened: where errors of the execve go.
+/// An open gate: where an error of the execve is reported.
 #[derive(Debug)]
 pub(super) enum Opened<'a> {
     Maker(BorrowedFd<'a>),

@@ -48,15 +48,13 @@ mod first_process;
 mod gate;
 mod namespaces;
 
-pub(crate) use container::wait_readable;
 pub use container::{Container, Starting};
-pub(crate) use error::describe;
 pub use error::{CreateError, StartError};
 
 use crate::cgroup::{Cgroup, CgroupPlan};
 use crate::hooks::HookRun;
 use crate::id::ContainerId;
-use crate::payload::{Birth, FromMaker, ToMaker};
+use crate::payload::{Birth, FromMaker, ToMaker, wait_readable};
 use crate::plan::{Gate, IdMaps, Plan};
 use crate::rootfs::{self, Prepared};
 use crate::seccomp::Listener;
@@ -208,7 +206,7 @@ impl Creating {
             if let Poll::Ready(container) = self.step()? {
                 return Ok(container);
             }
-            container::wait_readable(self.as_fd()).map_err(CreateError::Channel)?;
+            wait_readable(self.as_fd()).map_err(CreateError::Channel)?;
         }
     }
 

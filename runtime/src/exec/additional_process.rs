@@ -19,7 +19,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// The process in between. What it returns is its exit code.
+/// The process in between: its whole life. Returns its exit code.
 pub(super) fn between(plan: ExecPlan, namespaces: Namespaces, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
     let joined = || join(plan, namespaces, cgroup, socket);
     payload::live_between(socket, Namespaces::empty(), joined, |joined| {
@@ -80,7 +80,7 @@ fn join(
     })
 }
 
-/// The payload's process. What it returns is its exit code, and means that there is no payload.
+/// The payload's process: its whole life. Returns, with the exit code, only when the payload could not be executed.
 fn main(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
     match execute(joined, cgroup, socket) {
         Ok(never) => match never {},
@@ -116,12 +116,12 @@ fn execute(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<Inf
 
 /// On the processors of `execCPUAffinity`. What counts processes comes after the clone.
 fn enter_cgroup(plan: &ExecPlan, cgroup: &Join) -> Result<(), PayloadError> {
-    be_on(plan.affinity.initial.as_ref())?;
+    run_on(plan.affinity.initial.as_ref())?;
     cgroup.enter_others()?;
-    be_on(plan.affinity.last.as_ref())
+    run_on(plan.affinity.last.as_ref())
 }
 
-/// Nothing of the maker's is open any more when the container could reach for it (CVE-2016-9962, CVE-2024-21626).
+/// Closes what is the maker's before the container could reach for it (CVE-2016-9962, CVE-2024-21626).
 fn close_the_makers(plan: &ExecPlan, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
     let mut keep = vec![socket, plan.pidfd.as_fd()];
     keep.extend(cgroup.pids_fd());
@@ -158,7 +158,7 @@ fn take_streams(plan: &mut ExecPlan, socket: BorrowedFd<'_>) -> Result<(), Paylo
     payload::take_streams(stdio, terminal, socket)
 }
 
-fn be_on(processors: Option<&CpuSet>) -> Result<(), PayloadError> {
+fn run_on(processors: Option<&CpuSet>) -> Result<(), PayloadError> {
     let Some(processors) = processors else {
         return Ok(());
     };

@@ -1,8 +1,8 @@
 //! What can go wrong with an additional process.
 
 use crate::cgroup::CgroupError;
-use crate::create::describe;
 use crate::identity::IdentityError;
+use crate::payload::describe;
 use crate::plan::PlanError;
 use crate::seccomp::DeliverError;
 use coracle_linux::process::Exit;

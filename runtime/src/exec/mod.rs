@@ -32,8 +32,7 @@ mod plan;
 pub use error::ExecError;
 pub use plan::{ExecPlan, ExecRequest, plan};
 
-use crate::create::wait_readable;
-use crate::payload::{Birth, FromMaker, ToMaker};
+use crate::payload::{Birth, FromMaker, ToMaker, wait_readable};
 use crate::seccomp::Listener;
 use coracle_linux::pidfd::Pid;
 use coracle_linux::process::{self, Child, Clone};

@@ -21,7 +21,7 @@ pub struct ExecRequest {
     pub pidfd: OwnedFd,
     /// The cgroup to start in: the container's, or one below.
     pub cgroup: Cgroup,
-    /// What to run and as whom.
+    /// What to run, and the identity to run it with.
     pub process: Process,
     /// The container's compiled filter (`seccomp::compile` of `linux.seccomp`).
     pub seccomp: Option<Filter>,
@@ -29,7 +29,7 @@ pub struct ExecRequest {
     pub state: Vec<u8>,
     /// Its standard streams.
     pub stdio: Stdio,
-    /// How many descriptors from 3 on it gets beside the standard streams.
+    /// How many descriptors, from 3 on, it gets besides the standard streams.
     pub preserve_fds: u32,
     /// Do not enter the container's session keyring.
     pub no_new_keyring: bool,
@@ -53,7 +53,7 @@ pub struct ExecPlan {
     pub(super) no_new_keyring: bool,
 }
 
-/// The processors to be on before and after the cgroup is joined.
+/// The processors to run on before and after the cgroup is joined.
 #[derive(Debug, Default)]
 pub(super) struct Affinity {
     pub(super) initial: Option<CpuSet>,

@@ -82,6 +82,15 @@ fn end(process: &Child) {
     let _ = process::wait(process.pidfd.as_fd());
 }
 
+/// The end of a sentence about a process that has ended.
+pub(crate) fn describe(exit: Option<Exit>) -> String {
+    match exit {
+        Some(Exit::Code(code)) => format!(" (exit code {code})"),
+        Some(Exit::Signal(signal)) => format!(" (killed by signal {signal})"),
+        None => String::new(),
+    }
+}
+
 fn cloned(socket: BorrowedFd<'_>) -> Option<Child> {
     loop {
         match ToMaker::receive(socket) {
@@ -92,8 +101,8 @@ fn cloned(socket: BorrowedFd<'_>) -> Option<Child> {
     }
 }
 
-/// The whole life of a process in between: `join` (which may say what it likes on the way), the clone, the message.
-/// What it returns is its exit code.
+/// The whole life of a process in between: `join` (which may send messages of its own), the clone, the message about it.
+/// Returns its exit code.
 pub(crate) fn live_between<T>(
     socket: BorrowedFd<'_>,
     new: Namespaces,

@@ -5,6 +5,8 @@
 
 use coracle_linux::pidfd::Pid;
 use coracle_linux::socket;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -126,7 +128,7 @@ impl FromMaker {
     pub(crate) fn expect(self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let mut buffer = [0; 8];
         // With read(2), which filters hold up even more seldom than recvmsg(2): see ToMaker::SeccompListener.
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(socket, &mut buffer))?;
+        let length = retry_on_intr(|| rustix::io::read(socket, &mut buffer))?;
         let got = match (length, buffer[0]) {
             (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
             (_, b'g') => Self::Go,
@@ -153,6 +155,12 @@ fn send_text(socket: BorrowedFd<'_>, kind: char, text: &str) -> io::Result<()> {
 pub(crate) fn hand_over_listener(listener: OwnedFd, socket: BorrowedFd<'_>) -> io::Result<()> {
     ToMaker::SeccompListener(listener.as_raw_fd()).send(socket)?;
     FromMaker::ListenerTaken.expect(socket)
+}
+
+/// Waits until there is something to be received, or whatever else a descriptor of the maker stands for.
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    retry_on_intr(|| poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None))?;
+    Ok(())
 }
 
 /// Longest message in bytes; a chain of causes is cut there.

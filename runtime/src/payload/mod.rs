@@ -7,10 +7,10 @@ mod message;
 mod program;
 mod streams;
 
-pub(crate) use birth::{Birth, live_between};
+pub(crate) use birth::{Birth, describe, live_between};
 pub(crate) use environment::with_home;
 pub(crate) use error::{PayloadError, step};
-pub(crate) use message::{FromMaker, ToMaker, hand_over_listener};
+pub(crate) use message::{FromMaker, ToMaker, hand_over_listener, wait_readable};
 pub(crate) use program::{LookupError, find_program};
 pub(crate) use streams::{control_terminal, give_streams, take_streams};
 

@@ -18,14 +18,14 @@ pub(crate) fn take_streams(
         ToMaker::Console(master)
             .send(socket)
             .map_err(step("sending the terminal"))?;
-        return be_streams([&slave, &slave, &slave]).map_err(failed);
+        return install_streams([&slave, &slave, &slave]).map_err(failed);
     }
     match stdio {
         Stdio::Fds {
             stdin,
             stdout,
             stderr,
-        } => be_streams([&stdin, &stdout, &stderr]).map_err(failed),
+        } => install_streams([&stdin, &stdout, &stderr]).map_err(failed),
         Stdio::Inherit | Stdio::Terminal => Ok(()),
     }
 }
@@ -49,7 +49,7 @@ pub(crate) fn give_streams(uid: u32) {
     }
 }
 
-fn be_streams([stdin, stdout, stderr]: [&OwnedFd; 3]) -> io::Result<()> {
+fn install_streams([stdin, stdout, stderr]: [&OwnedFd; 3]) -> io::Result<()> {
     nix::unistd::dup2_stdin(stdin)?;
     nix::unistd::dup2_stdout(stdout)?;
     nix::unistd::dup2_stderr(stderr)?;

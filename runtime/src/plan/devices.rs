@@ -70,14 +70,14 @@ fn from_spec(index: usize, device: &LinuxDevice) -> Result<DevicePlan, PlanError
     let number = |name: &str, value: i64, bits: u32| match u32::try_from(value) {
         Ok(number) if number < 1 << bits => Ok(number),
         _ if kind == DeviceKind::Fifo => Ok(0),
-        _ => Err(PlanError::invalid(field(name), value, "is no device number")),
+        _ => Err(PlanError::invalid(field(name), value, "is not a device number")),
     };
     let mode = device.file_mode().unwrap_or(0o666);
     if mode > 0o7777 && mode & 0o170_000 == 0 {
         return Err(PlanError::invalid(
             field("fileMode"),
             format!("{mode:o}"),
-            "is more than permission bits",
+            "holds more than permission bits",
         ));
     }
     // (uid_t)-1 means "leave it as it is" to chown(2).

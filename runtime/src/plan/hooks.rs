@@ -18,10 +18,10 @@ pub(crate) struct Hooks {
 /// One hook.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct HookPlan {
-    /// Its field, for errors.
+    /// The field it comes from, for errors.
     pub(crate) field: String,
     pub(crate) path: String,
-    /// With the name it is to see as its own.
+    /// The first is the name that the program sees as its own.
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<String>,
     pub(crate) timeout: Option<Duration>,

@@ -94,7 +94,7 @@ pub enum Stdio {
         stderr: OwnedFd,
     },
     /// A new terminal made in the container's own devpts; [`Container::console`](crate::Container) is its other end.
-    /// Wanted exactly when `process.terminal` is true.
+    /// Required when `process.terminal` is true, and only then.
     Terminal,
 }
 
@@ -239,7 +239,11 @@ fn root_plan(
     let propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("") => None,
         Some(name) => Some(mount_options::propagation(name).ok_or_else(|| {
-            PlanError::invalid("linux.rootfsPropagation", name, "is no kind of mount propagation")
+            PlanError::invalid(
+                "linux.rootfsPropagation",
+                name,
+                "is not a kind of mount propagation",
+            )
         })?),
     };
     let readonly = spec
@@ -283,12 +287,12 @@ fn check_version(version: &str) -> Result<(), PlanError> {
         None => Err(PlanError::invalid(
             "ociVersion",
             format!("{version:?}"),
-            "is no version",
+            "is not a version",
         )),
     }
 }
 
-/// What the specification can ask for and is not there yet. Nothing is ignored silently.
+/// What the specification can ask for and this version cannot do yet. Nothing is ignored silently.
 fn refuse_unsupported(spec: &Spec) -> Result<(), PlanError> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let asked = [

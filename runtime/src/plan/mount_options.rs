@@ -127,7 +127,7 @@ fn apply(change: &mut Change, (set, clear): (Attr, Attr)) {
     change.clear = change.clear.difference(set.difference(Attr::ATIME_FIELD)) | clear;
 }
 
-/// Every name in the tables above that is no file system's own option, sorted; `features` prints it.
+/// Every name in the tables above, sorted, for `features`; options that only one file system has are not among them.
 pub const KNOWN: &[&str] = &[
     "async",
     "atime",

@@ -164,7 +164,7 @@ fn bind(
     field: impl Fn(&str) -> String,
 ) -> Result<MountKind, PlanError> {
     if let Some((key, _)) = options.data.first() {
-        let why = "is no option of a bind mount";
+        let why = "is not an option of a bind mount";
         return Err(PlanError::invalid(field("options"), key, why));
     }
     match mount.source() {

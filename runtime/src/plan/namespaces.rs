@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// The namespaces of a container.
 #[derive(Debug)]
 pub(crate) struct NamespacePlan {
-    /// Kinds it gets new.
+    /// The kinds that are made for it.
     pub(crate) new: Namespaces,
     /// Kinds it joins; the user namespace, if any, is the first.
     pub(crate) join: Vec<Join>,
@@ -55,7 +55,7 @@ impl NamespacePlan {
     }
 
     /// Whether one clone cannot do it. A new PID namespace must belong to the joined user namespace, and what was
-    /// joined may belong to the outer one: both want a process that joins first and clones then.
+    /// joined may belong to the outer one: for both, a process has to join first and clone then.
     pub(crate) fn needs_process_between(&self) -> bool {
         let joins_besides_pid = self.join.iter().any(|join| join.kind != Namespaces::PID);
         self.joins(Namespaces::USER) || (self.new.contains(Namespaces::USER) && joins_besides_pid)
@@ -100,7 +100,7 @@ pub(super) fn plan(linux: &Linux, by_fd: Vec<(Namespaces, OwnedFd)>) -> Result<N
         source: JoinSource::Fd(fd),
     });
     plan.join.extend(by_fd);
-    // A joined user namespace first: it may be what permits to join the others.
+    // A joined user namespace first: only in it there may be the right to join the others.
     plan.join.sort_by_key(|join| join.kind != Namespaces::USER);
     if !plan.has(Namespaces::MNT) {
         let value = "a container without a mount namespace of its own";
@@ -153,7 +153,7 @@ fn id_maps(linux: &Linux, plan: &NamespacePlan) -> Result<Option<IdMaps>, PlanEr
     Ok(Some(IdMaps { uid, gid }))
 }
 
-/// The kernel checks overlaps when the map is written; it says no more than EINVAL, so they are looked for here too.
+/// The kernel checks for overlaps when the map is written, but answers only EINVAL; here the field is named.
 fn id_map(field: &'static str, entries: &[LinuxIdMapping]) -> Result<String, PlanError> {
     if entries.is_empty() {
         return Err(PlanError::Missing {

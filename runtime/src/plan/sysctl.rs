@@ -24,7 +24,7 @@ pub(super) fn plan(spec: &Spec, namespaces: &NamespacePlan) -> Result<Vec<Sysctl
     for (key, value) in listed {
         plans.push(one(spec, key, value, namespaces)?);
     }
-    // The map has no order of its own; errors and traces should.
+    // In a fixed order, which the map does not have, so that errors and traces are always the same.
     plans.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(plans)
 }

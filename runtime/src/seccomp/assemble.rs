@@ -74,7 +74,7 @@ fn architecture(profile: &Profile, audit: u32) -> Vec<libc::sock_filter> {
             None => intervals.add(X32_BIT, Leaf::Return(Action::KILL_THREAD)),
         }
     }
-    // -1 is what a tracer leaves in the register of a call it skipped; it is no x32 call.
+    // -1 is what a tracer leaves in the register of a call it skipped; it is not an x32 call.
     intervals.add(u32::MAX, Leaf::Return(profile.default));
     let mut block = vec![statement(LOAD_WORD, NR)];
     search(&intervals.0, profile.default, &mut block);

@@ -86,7 +86,7 @@ fn checked(index: usize, device: &LinuxDeviceCgroup) -> Result<Vec<Rule>, Cgroup
     let kinds: &[char] = match device.typ().unwrap_or_default() {
         LinuxDeviceType::C | LinuxDeviceType::U => &['c'],
         LinuxDeviceType::B => &['b'],
-        LinuxDeviceType::P => return Err(refuse("type", "a, b or c (pipes are no devices)")),
+        LinuxDeviceType::P => return Err(refuse("type", "a, b or c: a pipe is not a device")),
         LinuxDeviceType::A => &['c', 'b'],
     };
     let every_access = "rwm".chars().all(|c| access.contains(c));
