@@ -24,7 +24,7 @@ fn a_host_port_is_reached_from_everywhere_but_v6_localhost() {
         let attach_a = with_ports(attachment("a", &a), &tcp(8080));
         let result = caller.add(&list, &attach_a).unwrap();
         caller.add(&list, &attachment("b", &b)).unwrap();
-        caller.check(&list, &attach_a, &result).unwrap();
+        node.check(&list, &attach_a, &result);
         serve(node, &a, 80);
         assert_eq!(
             node.inside(&other, || node::ask("192.0.3.1", 8080)).unwrap(),
@@ -105,7 +105,7 @@ fn a_taken_port_is_refused_with_its_owner_and_nothing_is_left() {
             &json!([
             {"hostPort": 8081, "containerPort": 80}, {"hostPort": 8080, "containerPort": 80, "protocol": "TCP"}]),
         );
-        let error = caller.add(&list, &attach_b).unwrap_err().to_string();
+        let error = coracle_cni_protocol::chain(&caller.add(&list, &attach_b).unwrap_err());
         assert!(
             error.contains("8080/tcp") && error.contains("net/a/eth0"),
             "{error}"

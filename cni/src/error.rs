@@ -77,7 +77,7 @@ impl fmt::Display for PluginError {
         if !self.details.is_empty() {
             write!(f, "; {}", self.details)?;
         }
-        Ok(())
+        write!(f, " (code {})", self.code.0)
     }
 }
 

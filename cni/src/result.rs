@@ -272,7 +272,7 @@ where
 fn network<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse()
-        .map_err(|_| serde::de::Error::custom(format!("{text:?} is no network such as 10.1.0.0/16")))
+        .map_err(|_| serde::de::Error::custom(format!("{text:?} is not a network such as 10.1.0.0/16")))
 }
 
 fn empty_is_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
@@ -282,7 +282,7 @@ fn empty_is_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Op
     }
     text.parse()
         .map(Some)
-        .map_err(|_| serde::de::Error::custom(format!("{text:?} is no IP address")))
+        .map_err(|_| serde::de::Error::custom(format!("{text:?} is not an IP address")))
 }
 
 #[cfg(test)]

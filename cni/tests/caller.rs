@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-use coracle_cni_protocol::{Attachment, CallError, Caller, CniResult, Code, ConfList, ValidAttachment};
+use coracle_cni_protocol::{
+    Attachment, CallError, Caller, CniResult, Code, ConfList, ValidAttachment, chain,
+};
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -105,11 +106,10 @@ fn each_plugin_gets_the_result_of_the_one_before_and_del_the_last_one() {
             .unwrap()
             .ends_with("one")
     );
-    caller.check(&list, &attachment(), &result).unwrap();
     caller.del(&list, &attachment(), Some(&result), false).unwrap();
     let calls = log(dir.path());
     let order: Vec<_> = calls.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(order, ["one CHECK", "two CHECK", "two DEL", "one DEL"]);
+    assert_eq!(order, ["two DEL", "one DEL"]);
     assert!(
         calls
             .iter()
@@ -118,16 +118,12 @@ fn each_plugin_gets_the_result_of_the_one_before_and_del_the_last_one() {
 }
 
 #[test]
-fn before_0_4_0_del_gets_no_result_and_there_is_no_check() {
+fn before_0_4_0_del_gets_no_result() {
     let dir = tempfile::tempdir().unwrap();
     plugin(dir.path(), "one", GOOD);
     let caller = Caller::new(vec![dir.path().to_owned()]);
     let list = list("0.3.1", &["one"]);
     let result = CniResult::default();
-    assert!(matches!(
-        caller.check(&list, &attachment(), &result),
-        Err(CallError::Version { .. })
-    ));
     caller.del(&list, &attachment(), Some(&result), false).unwrap();
     assert_eq!(log(dir.path())[0].1.get("prevResult"), None);
 }
@@ -147,7 +143,7 @@ fn a_failed_add_is_taken_back_and_its_code_is_told() {
         .add(&list("1.0.0", &["one", "bad", "three"]), &attachment())
         .unwrap_err();
     assert_eq!(error.code(), Some(Code::TRY_AGAIN_LATER));
-    assert!(error.to_string().contains("not now; later"), "{error}");
+    assert_eq!(chain(&error), "plugin bad: not now; later (code 11)");
     assert_eq!(
         names(dir.path()),
         ["one ADD", "bad ADD", "three DEL", "bad DEL", "one DEL"]
@@ -269,12 +265,7 @@ fn answers_that_are_no_results_are_refused() {
     ] {
         plugin(dir.path(), "one", &format!("{script}\ntrue"));
         let error = caller.add(&list("1.0.0", &["one"]), &attachment()).unwrap_err();
-        let mut text = error.to_string();
-        let mut next: Option<&dyn std::error::Error> = std::error::Error::source(&error);
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
-        }
+        let text = chain(&error);
         assert!(text.contains(want), "{script}: {text}");
     }
 }
@@ -296,83 +287,58 @@ fn a_program_that_is_being_written_is_tried_again() {
 }
 
 #[test]
-fn results_are_kept_in_libcnis_form_and_serve_del_and_gc() {
+fn gc_tells_each_plugin_what_stays_and_goes_on_after_errors() {
     let dir = tempfile::tempdir().unwrap();
-    plugin(dir.path(), "one", GOOD);
-    let cache = dir.path().join("cache");
-    let caller = Caller::new(vec![dir.path().to_owned()]).cache(cache.clone());
-    let list = list("1.1.0", &["one"]);
-    caller.add(&list, &attachment()).unwrap();
-    let file = cache.join("results/net-c1-eth0");
-    let kept: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-    assert_eq!(kept["kind"], "cniCacheV1");
-    assert_eq!(kept["containerId"], "c1");
-    assert_eq!(kept["ifName"], "eth0");
-    assert_eq!(kept["networkName"], "net");
-    assert_eq!(kept["netns"], "/run/netns/x");
-    assert_eq!(kept["cniArgs"], json!([["A", "b"]]));
-    assert_eq!(kept["capabilityArgs"]["portMappings"], json!([{"hostPort": 1}]));
+    plugin(dir.path(), "one", FAILS);
+    plugin(dir.path(), "two", GOOD);
+    let caller = Caller::new(vec![dir.path().to_owned()]);
+    let valid = [ValidAttachment {
+        container_id: "c1".into(),
+        ifname: "eth0".into(),
+    }];
+    let errors = caller
+        .gc(&list("1.1.0", &["one", "absent", "two"]), &valid)
+        .unwrap_err();
+    assert_eq!(errors.0.len(), 2);
+    let text = errors.to_string();
     assert!(
-        kept["config"].as_str().unwrap().starts_with("ey"),
-        "base64 of a JSON object"
+        text.contains("plugin one: not now") && text.contains("\"absent\""),
+        "{text}"
     );
-    assert_eq!(kept["result"]["cniVersion"], "1.1.0");
-    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    log(dir.path());
-    caller
-        .gc(
-            &list,
-            &[ValidAttachment {
-                container_id: "c1".into(),
-                ifname: "eth0".into(),
-            }],
-        )
-        .unwrap();
     let calls = log(dir.path());
-    assert_eq!(
-        calls.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-        ["one GC"]
-    );
-    assert_eq!(
-        calls[0].1["cni.dev/valid-attachments"],
-        json!([{"containerID": "c1", "ifname": "eth0"}])
-    );
-    caller.gc(&list, &[]).unwrap();
-    let calls = log(dir.path());
-    assert_eq!(
-        calls.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-        ["one DEL", "one GC"]
-    );
-    assert_eq!(
-        calls[0].1["prevResult"]["interfaces"],
-        kept["result"]["interfaces"]
-    );
-    assert!(!file.exists());
+    let order: Vec<_> = calls.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(order, ["one GC", "two GC"]);
+    for (_, conf) in &calls {
+        assert_eq!(
+            conf["cni.dev/valid-attachments"],
+            json!([{"containerID": "c1", "ifname": "eth0"}])
+        );
+    }
+    // Before 1.1.0, and where the list forbids it, nothing is asked.
+    caller.gc(&list("1.0.0", &["one"]), &[]).unwrap();
+    let forbidden =
+        json!({"cniVersion": "1.1.0", "name": "net", "disableGC": true, "plugins": [{"type": "one"}]});
+    let forbidden = ConfList::parse(forbidden.to_string().as_bytes()).unwrap();
+    caller.gc(&forbidden, &[]).unwrap();
+    assert_eq!(names(dir.path()), Vec::<String>::new());
 }
 
 #[test]
-fn status_and_validation_ask_each_plugin() {
+fn status_names_the_plugin_that_could_not_add() {
     let dir = tempfile::tempdir().unwrap();
-    plugin(
-        dir.path(),
-        "one",
-        r#"[ $CNI_COMMAND = VERSION ] && echo '{"supportedVersions":["1.1.0"]}'; true"#,
-    );
+    plugin(dir.path(), "one", GOOD);
     plugin(dir.path(), "two", r#"echo '{"code":50,"msg":"full"}'; exit 1"#);
     let caller = Caller::new(vec![dir.path().to_owned()]);
     caller.status(&list("1.1.0", &["one"])).unwrap();
-    caller.validate(&list("1.1.0", &["one"])).unwrap();
-    assert_eq!(
-        caller.status(&list("1.1.0", &["one", "two"])).unwrap_err().code(),
-        Some(Code::NOT_AVAILABLE)
-    );
+    let error = caller.status(&list("1.1.0", &["one", "two"])).unwrap_err();
+    assert_eq!(error.code(), Some(Code::NOT_AVAILABLE));
+    assert_eq!(chain(&error), "plugin two: full (code 50)");
+    // Before 1.1.0 no plugin is asked, but its program has to be there.
     caller.status(&list("1.0.0", &["two"])).unwrap();
-    assert!(matches!(
-        caller.validate(&list("0.4.0", &["one"])),
-        Err(CallError::Unsupported { .. })
-    ));
-    assert!(matches!(
-        caller.validate(&list("1.1.0", &["absent"])),
-        Err(CallError::Find { .. })
-    ));
+    let error = caller.status(&list("0.4.0", &["one", "absent"])).unwrap_err();
+    assert!(
+        matches!(&error, CallError::Find { plugin, .. } if plugin == "absent"),
+        "{error}"
+    );
+    assert_eq!(names(dir.path()), ["one STATUS", "one STATUS", "two STATUS"]);
 }

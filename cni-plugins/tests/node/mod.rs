@@ -194,6 +194,23 @@ impl Node {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// CHECK of each plugin of a list, which must succeed.
+    pub(crate) fn check(&self, list: &ConfList, attachment: &Attachment, result: &CniResult) {
+        for plugin in list.plugins() {
+            let mut conf = plugin.clone();
+            conf.insert("name", list.name().into());
+            conf.insert("cniVersion", list.version().into());
+            conf.insert("prevResult", result.to_json(list.version()));
+            conf.insert("runtimeConfig", attachment.capabilities.clone().into());
+            let env = [
+                ("CNI_COMMAND", "CHECK"),
+                ("CNI_CONTAINERID", attachment.container_id.as_str()),
+                ("CNI_NETNS", attachment.netns.as_ref().unwrap().to_str().unwrap()),
+            ];
+            self.ok(plugin.kind().unwrap(), &env, &Value::Object(conf.map().clone()));
+        }
+    }
+
     /// `nft list ruleset`; empty without any rule.
     pub(crate) fn rules(&self) -> String {
         let output = Command::new("nft").args(["list", "ruleset"]).output().unwrap();

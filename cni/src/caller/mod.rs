@@ -1,24 +1,24 @@
 //! The caller's side: runs the plugins of a network for an attachment.
 //!
 //! ```text
-//!  ADD    plugin 1 --result--> plugin 2 --result--> ... --result--> caller (and its cache)
+//!  ADD    plugin 1 --result--> plugin 2 --result--> ... --result--> caller
 //!  DEL    ... plugin 2, plugin 1: the reverse order, each with the final result of ADD; goes on after errors
 //! ```
 //!
 //! Everything blocks; a plugin that does not end in time is killed.
 
-mod cache;
-mod exec;
+mod error;
+mod exchange;
+mod program;
 
-pub use exec::{CallError, Program};
+pub use error::{CallError, CallErrors};
+pub use program::Program;
 
 use crate::conf_list::ConfList;
 use crate::config::{LEGACY_ATTACHMENTS, NetworkConfig, VALID_ATTACHMENTS, ValidAttachment};
 use crate::result::CniResult;
 use crate::version::Version;
-use cache::Cache;
 use serde_json::{Map, Value, json};
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,21 +47,7 @@ pub struct Attachment {
 pub struct Caller {
     bin_dirs: Vec<PathBuf>,
     timeout: Duration,
-    cache: Option<Cache>,
 }
-
-/// Several calls failed; all were made.
-#[derive(Debug)]
-pub struct CallErrors(pub Vec<CallError>);
-
-impl fmt::Display for CallErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<_> = self.0.iter().map(|error| crate::error::chain(error)).collect();
-        f.write_str(&texts.join("; "))
-    }
-}
-
-impl std::error::Error for CallErrors {}
 
 impl Caller {
     /// A caller that looks for programs in these directories, first match wins.
@@ -69,7 +55,6 @@ impl Caller {
         Self {
             bin_dirs,
             timeout: DEFAULT_TIMEOUT,
-            cache: None,
         }
     }
 
@@ -77,13 +62,6 @@ impl Caller {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
-        self
-    }
-
-    /// Keeps results in `dir/results` in libcni's format (its own directory is `/var/lib/cni`).
-    #[must_use]
-    pub fn cache(mut self, dir: PathBuf) -> Self {
-        self.cache = Some(Cache::new(dir));
         self
     }
 
@@ -95,148 +73,20 @@ impl Caller {
             Err(error) => error,
         };
         // A failed chain has no result: each plugin must find what it made by the attachment's name.
-        match self.del_all(list, attachment, None, false) {
+        match self.del(list, attachment, None, false) {
             Ok(()) => Err(error),
             Err(undo) => Err(CallError::Undo {
-                error: Box::new(error),
-                undo: Box::new(undo),
+                undo,
+                source: Box::new(error),
             }),
         }
     }
 
     /// Detaches, last plugin first. Goes on after errors and reports them all; repeating is fine.
     ///
-    /// Without `result` the cached one is used, if there is a cache. `netns_goes_away` says that the caller removes
-    /// the network namespace right after: Coracle's plugins then leave the deletion of the veth to that.
+    /// `netns_goes_away` says that the caller removes the network namespace right after: Coracle's plugins then leave the
+    /// deletion of the veth to that.
     pub fn del(
-        &self,
-        list: &ConfList,
-        attachment: &Attachment,
-        result: Option<&CniResult>,
-        netns_goes_away: bool,
-    ) -> Result<(), CallErrors> {
-        let cached = match (&self.cache, result) {
-            // A cache that cannot be read must not stop a DEL: plugins find their things by name.
-            (Some(cache), None) => cache.read(list.name(), attachment).ok().flatten(),
-            _ => None,
-        };
-        self.del_all(list, attachment, result.or(cached.as_ref()), netns_goes_away)?;
-        match &self.cache {
-            Some(cache) => cache
-                .remove(list.name(), attachment)
-                .map_err(|error| CallErrors(vec![error])),
-            None => Ok(()),
-        }
-    }
-
-    /// Asks each plugin whether the attachment is as ADD left it.
-    pub fn check(
-        &self,
-        list: &ConfList,
-        attachment: &Attachment,
-        result: &CniResult,
-    ) -> Result<(), CallError> {
-        if !list.version().has_check() {
-            return Err(CallError::Version {
-                command: "CHECK",
-                version: list.version(),
-            });
-        }
-        if list.disables_check() {
-            return Ok(());
-        }
-        list.plugins().iter().try_for_each(|plugin| {
-            let config = request(list, plugin, Some(attachment), Some(result));
-            self.call(plugin, &self.environment("CHECK", Some(attachment)), &config)
-                .map(drop)
-        })
-    }
-
-    /// Removes everything of the network that belongs to none of the valid attachments.
-    ///
-    /// Cached attachments get a DEL in any version; the command GC exists from 1.1.0 on.
-    pub fn gc(&self, list: &ConfList, valid: &[ValidAttachment]) -> Result<(), CallErrors> {
-        if list.disables_gc() {
-            return Ok(());
-        }
-        let mut errors = Vec::new();
-        for stale in self.stale(list, valid, &mut errors) {
-            errors.extend(
-                self.del(list, &stale, None, false)
-                    .err()
-                    .into_iter()
-                    .flat_map(|all| all.0),
-            );
-        }
-        if list.version().has_gc() {
-            for plugin in list.plugins() {
-                let mut config = request(list, plugin, None, None);
-                config.insert(VALID_ATTACHMENTS, json!(valid));
-                // libcni sets the older name too.
-                config.insert(LEGACY_ATTACHMENTS, json!(valid));
-                errors.extend(self.call(plugin, &self.environment("GC", None), &config).err());
-            }
-        }
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(CallErrors(errors))
-        }
-    }
-
-    /// Asks each plugin whether ADD would work now. Before 1.1.0 nothing is asked.
-    pub fn status(&self, list: &ConfList) -> Result<(), CallError> {
-        if !list.version().has_gc() {
-            return Ok(());
-        }
-        list.plugins().iter().try_for_each(|plugin| {
-            let config = request(list, plugin, None, None);
-            self.call(plugin, &self.environment("STATUS", None), &config)
-                .map(drop)
-        })
-    }
-
-    /// Fails when a plugin's program is missing or does not speak the list's version.
-    pub fn validate(&self, list: &ConfList) -> Result<(), CallError> {
-        for plugin in list.plugins() {
-            let kind = plugin.kind().unwrap_or_default();
-            let probe =
-                NetworkConfig::from_map(Map::from_iter([("cniVersion".to_owned(), list.version().into())]));
-            let answer = self
-                .call(plugin, &self.environment("VERSION", None), &probe)?
-                .unwrap_or_default();
-            let known = answer.get("supportedVersions").and_then(Value::as_array);
-            if !known.is_some_and(|known| known.contains(&list.version().into())) {
-                return Err(CallError::Unsupported {
-                    plugin: kind.to_owned(),
-                    version: list.version(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn add_all(&self, list: &ConfList, attachment: &Attachment) -> Result<CniResult, CallError> {
-        let mut last: Option<CniResult> = None;
-        for plugin in list.plugins() {
-            let config = request(list, plugin, Some(attachment), last.as_ref());
-            let answer = self.call(plugin, &self.environment("ADD", Some(attachment)), &config)?;
-            let kind = || plugin.kind().unwrap_or_default().to_owned();
-            let answer = answer.ok_or_else(|| CallError::NoResult { plugin: kind() })?;
-            let result = CniResult::parse(&answer);
-            last = Some(result.map_err(|source| CallError::Result {
-                plugin: kind(),
-                source,
-            })?);
-        }
-        let result = last.unwrap_or_default();
-        if let Some(cache) = &self.cache {
-            cache.write(list, attachment, &result)?;
-        }
-        Ok(result)
-    }
-
-    fn del_all(
         &self,
         list: &ConfList,
         attachment: &Attachment,
@@ -258,36 +108,60 @@ impl Caller {
                 .err()
             })
             .collect();
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(CallErrors(errors))
-        }
+        all(errors)
     }
 
-    fn stale(
-        &self,
-        list: &ConfList,
-        valid: &[ValidAttachment],
-        errors: &mut Vec<CallError>,
-    ) -> Vec<Attachment> {
-        let Some(cache) = &self.cache else {
-            return Vec::new();
-        };
-        match cache.attachments(list.name()) {
-            Ok(mut all) => {
-                all.retain(|one| {
-                    !valid
-                        .iter()
-                        .any(|keep| keep.container_id == one.container_id && keep.ifname == one.ifname)
-                });
-                all
-            }
-            Err(error) => {
-                errors.push(error);
-                Vec::new()
+    /// Removes everything of the network that belongs to none of the valid attachments: those of all containers that
+    /// are attached under the network's name, also by earlier configurations of it. Goes on after errors and reports
+    /// them all.
+    ///
+    /// The command exists from 1.1.0 on; before, nothing is asked.
+    pub fn gc(&self, list: &ConfList, valid: &[ValidAttachment]) -> Result<(), CallErrors> {
+        if list.disables_gc() || !list.version().has_gc() {
+            return Ok(());
+        }
+        let errors = list.plugins().iter().filter_map(|plugin| {
+            let mut config = request(list, plugin, None, None);
+            config.insert(VALID_ATTACHMENTS, json!(valid));
+            // libcni sets the older name too.
+            config.insert(LEGACY_ATTACHMENTS, json!(valid));
+            self.call(plugin, &self.environment("GC", None), &config).err()
+        });
+        all(errors.collect())
+    }
+
+    /// Fails when ADD could not work now: a program is missing, or a plugin says so.
+    ///
+    /// The command exists from 1.1.0 on; before, it is only looked for the programs.
+    pub fn status(&self, list: &ConfList) -> Result<(), CallError> {
+        for plugin in list.plugins() {
+            let program = self.program(plugin)?;
+            if list.version().has_gc() {
+                let config = request(list, plugin, None, None);
+                program.call(&self.environment("STATUS", None), &config, self.timeout)?;
             }
         }
+        Ok(())
+    }
+
+    fn add_all(&self, list: &ConfList, attachment: &Attachment) -> Result<CniResult, CallError> {
+        let mut last: Option<CniResult> = None;
+        for plugin in list.plugins() {
+            let config = request(list, plugin, Some(attachment), last.as_ref());
+            let answer = self.call(plugin, &self.environment("ADD", Some(attachment)), &config)?;
+            let kind = || plugin.kind().unwrap_or_default().to_owned();
+            let answer = answer.ok_or_else(|| CallError::NoResult { plugin: kind() })?;
+            let result = CniResult::parse(&answer);
+            last = Some(result.map_err(|source| CallError::Result {
+                plugin: kind(),
+                source,
+            })?);
+        }
+        Ok(last.unwrap_or_default())
+    }
+
+    fn program(&self, plugin: &NetworkConfig) -> Result<Program, CallError> {
+        Program::find(plugin.kind().unwrap_or_default(), &self.bin_dirs)
     }
 
     fn call(
@@ -296,11 +170,7 @@ impl Caller {
         environment: &[(String, String)],
         config: &NetworkConfig,
     ) -> Result<Option<Value>, CallError> {
-        Program::find(plugin.kind().unwrap_or_default(), &self.bin_dirs)?.call(
-            environment,
-            config,
-            self.timeout,
-        )
+        self.program(plugin)?.call(environment, config, self.timeout)
     }
 
     fn environment(&self, command: &str, attachment: Option<&Attachment>) -> Vec<(String, String)> {
@@ -322,6 +192,14 @@ impl Caller {
             ("CNI_PATH", dirs.join(":")),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    }
+}
+
+fn all(errors: Vec<CallError>) -> Result<(), CallErrors> {
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(CallErrors(errors))
     }
 }
 
