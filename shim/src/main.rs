@@ -9,13 +9,16 @@
 //! There is exactly one thread, because making a container is a fork of this process.
 
 mod args;
+mod call;
 mod container;
 mod driver;
+mod ended;
 mod exec;
 mod own_cgroup;
 mod pod;
 mod ready;
 mod reaper;
+mod report;
 mod server;
 mod streams;
 mod trace;
@@ -44,7 +47,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("coracle-shim: {}", server::chain(&error));
+            eprintln!("coracle-shim: {}", report::chain(&error));
             ExitCode::FAILURE
         }
     }

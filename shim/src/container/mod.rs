@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use coracle_linux::pidfd;
-use coracle_linux::process::{self, Exit};
+use coracle_linux::process::Exit;
 use coracle_runtime::cgroup::CgroupError;
 use coracle_runtime::hooks::HookError;
 use coracle_runtime::seccomp::Filter;
@@ -18,8 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use tokio::sync::oneshot;
 
-use crate::driver::{Refused, Reply};
-use crate::exec::ExecError;
+use crate::call::{Refused, Reply};
 use crate::own_cgroup;
 use crate::ready;
 use crate::reaper::Claim;
@@ -43,8 +42,20 @@ pub(crate) enum ContainerError {
     Cgroup(#[from] CgroupError),
     #[error("poststop hooks")]
     Poststop(#[source] HookError),
-    #[error(transparent)]
-    Exec(#[from] ExecError),
+}
+
+impl From<ContainerError> for Refused {
+    fn from(error: ContainerError) -> Self {
+        match error {
+            ContainerError::Signal(_) => Self::invalid(error),
+            ContainerError::Create(_)
+            | ContainerError::Start(_)
+            | ContainerError::Log(_)
+            | ContainerError::Kill(_)
+            | ContainerError::Cgroup(_)
+            | ContainerError::Poststop(_) => Self::failed(error),
+        }
+    }
 }
 
 /// A container and everything about it that outlives a phase.
@@ -185,35 +196,6 @@ impl Live {
         }
     }
 }
-
-/// The end of a child. It is collected once and can be asked for again, also after a wait was given up half-way.
-pub(crate) struct Ended {
-    pidfd: OwnedFd,
-    exit: Option<Exit>,
-}
-
-impl Ended {
-    pub(crate) fn of(pidfd: OwnedFd) -> Self {
-        Self { pidfd, exit: None }
-    }
-
-    /// Waits for the child's end and collects it.
-    pub(crate) async fn wait(&mut self) -> Exit {
-        loop {
-            if let Some(exit) = self.exit {
-                return exit;
-            }
-            self.exit = match process::try_wait(self.pidfd.as_fd()) {
-                Ok(None) => ready::readable(self.pidfd.as_fd()).await.err().map(|_| UNKNOWN),
-                Ok(exit) => exit,
-                // Not our child any more; how it ended nobody knows.
-                Err(_) => Some(UNKNOWN),
-            };
-        }
-    }
-}
-
-const UNKNOWN: Exit = Exit::Code(255);
 
 /// Since the epoch; 0 for what has not happened.
 pub(crate) fn nanoseconds(time: Option<SystemTime>) -> i64 {

@@ -14,12 +14,14 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
+use crate::call::Refused;
 use crate::pod::{PidMode, Pod, PodError, PodPlanError, absolute};
+use crate::report;
 
 /// What is wrong with a request, or could not be opened for it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
-    #[error("id: {0}")]
+    #[error("id")]
     Id(#[from] coracle_runtime::IdError),
     #[error("spec")]
     Parse(#[from] serde_json::Error),
@@ -43,10 +45,20 @@ pub(crate) enum RequestError {
     Streams(#[source] io::Error),
 }
 
-impl RequestError {
-    /// Whether the request is not to blame.
-    pub(crate) fn is_ours(&self) -> bool {
-        matches!(self, Self::Pod(_) | Self::Streams(_))
+impl From<RequestError> for Refused {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Id(_)
+            | RequestError::Parse(_)
+            | RequestError::Missing(_)
+            | RequestError::OfPod(_)
+            | RequestError::Cgroup { .. }
+            | RequestError::Path(_)
+            | RequestError::NoLayer
+            | RequestError::NoShm
+            | RequestError::Plan(_) => Self::invalid(error),
+            RequestError::Pod(_) | RequestError::Streams(_) => Self::failed(error),
+        }
     }
 }
 
@@ -74,7 +86,7 @@ pub(crate) fn plan(
 ) -> Result<Planned, RequestError> {
     let loaded = coracle_runtime::spec::parse(request.spec)?;
     for warning in &loaded.warnings {
-        eprintln!("coracle-shim: container {id}: {warning}");
+        report::log(&id, warning);
     }
     let mut spec = loaded.spec;
     check_spec(&spec, pod)?;

@@ -10,16 +10,17 @@ use coracle_shim_api::pod::{
     ContainerState, CreateContainerRequest, CreateContainerResponse, Empty, ExecOutput, ExecRequest,
     KillContainerRequest, StartContainerResponse,
 };
-use tokio::sync::oneshot;
-use ttrpc::r#async::ServerStreamSender;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Driver, Event, Refused, Reply, answer};
+use super::{Driver, Event};
+use crate::call::{Connection, Refused, Reply, answer};
 use crate::container::request::{self, Ends, RequestError};
-use crate::container::{Container, ContainerError, Ended, Live, Phase, nanoseconds};
+use crate::container::{Container, ContainerError, Live, Phase, nanoseconds};
+use crate::ended::Ended;
 use crate::exec;
 use crate::ready;
 use crate::reaper::Making;
-use crate::server::Connection;
+use crate::report;
 use crate::streams::log::{Log, LogFile, Output};
 
 impl Driver {
@@ -103,7 +104,7 @@ impl Driver {
         entry.pid = container.pid.as_raw_nonzero().get().unsigned_abs();
         entry.created_at = Some(SystemTime::now());
         for warning in &container.warnings {
-            eprintln!("coracle-shim: container {id}: {warning}");
+            report::log(id, warning);
         }
         let claim = Some(self.reaper.claim(container.pid));
         drop(making);
@@ -299,7 +300,7 @@ impl Driver {
         &mut self,
         request: ExecRequest,
         caller: Connection,
-        output: ServerStreamSender<ExecOutput>,
+        output: mpsc::Sender<ExecOutput>,
         reply: Reply<()>,
     ) {
         let Some(entry) = self.containers.get(&request.container_id) else {
@@ -320,7 +321,7 @@ impl Driver {
             Ok(command) => {
                 tokio::task::spawn_local(async move { answer(reply, command.run(caller, output).await) });
             }
-            Err(error) => answer(reply, Err(ContainerError::Exec(error).into())),
+            Err(error) => answer(reply, Err(error.into())),
         }
     }
 }

@@ -1,15 +1,18 @@
 //! How a container ends: its first process does, whoever wanted that; the rest follows by itself.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use coracle_linux::process::Exit;
 use coracle_shim_api::pod::Empty;
 use tokio::sync::oneshot;
 
-use super::{Driver, Event, Refused, answer};
+use super::{Driver, Event};
+use crate::call::{Refused, answer};
 use crate::container::{ContainerError, Live, Phase};
 use crate::own_cgroup;
 use crate::pod::PidMode;
+use crate::report::{self, chain};
 use crate::streams::log::Log;
 
 impl Driver {
@@ -107,33 +110,29 @@ impl Driver {
         // A poststop hook that failed is for the log only (runtime specification, "Lifecycle", 13).
         let failed = match result {
             Err(ContainerError::Poststop(error)) => {
-                eprintln!(
-                    "coracle-shim: container {id}: {}",
-                    crate::server::chain(&ContainerError::Poststop(error))
-                );
+                report::log(id, chain(&ContainerError::Poststop(error)));
                 None
             }
-            Err(error) => Some(crate::server::chain(&error)),
+            Err(error) => Some(Refused::NotRemoved {
+                id: id.into(),
+                source: Arc::new(error),
+            }),
             Ok(()) => None,
         };
         if let Some((reply, refused)) = entry.failed.take() {
             answer(reply, Err(refused));
         }
-        let Some(failed) = failed else {
+        let Some(refused) = failed else {
             entry
                 .deleting
                 .drain(..)
                 .for_each(|reply| answer(reply, Ok(Empty::new())));
             return;
         };
-        let refused = || Refused::NotRemoved {
-            id: id.into(),
-            why: failed.clone(),
-        };
         entry
             .deleting
             .drain(..)
-            .for_each(|reply| answer(reply, Err(refused())));
+            .for_each(|reply| answer(reply, Err(refused.clone())));
         if let Phase::Removing(exit) = entry.phase {
             entry.phase = Phase::Stopped(live, exit);
         }

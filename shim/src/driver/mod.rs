@@ -21,74 +21,14 @@ use std::collections::BTreeMap;
 
 use coracle_linux::process::Exit;
 use coracle_runtime::{CreateError, StartError};
-use coracle_shim_api::pod::{
-    ContainerState, CreateContainerRequest, CreateContainerResponse, Empty, ExecOutput, ExecRequest,
-    KillContainerRequest, StartContainerResponse, StartPodRequest, StartPodResponse, StateResponse,
-};
-use tokio::sync::{mpsc, oneshot};
-use ttrpc::r#async::ServerStreamSender;
+use coracle_shim_api::pod::{Empty, StartPodResponse};
+use tokio::sync::mpsc;
 
-use crate::container::request::RequestError;
+use crate::call::{Refused, Reply, Request, answer};
 use crate::container::{Container, ContainerError, Live};
-use crate::pod::{Pod, PodError, PodPlanError};
+use crate::pod::{Pod, PodError};
 use crate::reaper::{Making, Reaper};
-use crate::server::Connection;
 use crate::trace::Trace;
-
-/// Where an answer goes; the caller may be gone.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refused>>;
-
-/// One call of the protocol.
-pub(crate) enum Request {
-    StartPod(StartPodRequest, Reply<StartPodResponse>),
-    State(Reply<StateResponse>),
-    Create(Box<CreateContainerRequest>, Reply<CreateContainerResponse>),
-    Start(String, Reply<StartContainerResponse>),
-    Kill(KillContainerRequest, Reply<Empty>),
-    Wait(String, Reply<ContainerState>),
-    Delete(String, Reply<Empty>),
-    ReopenLog(String, Reply<Empty>),
-    Exec {
-        request: ExecRequest,
-        /// When it is gone the command is killed.
-        caller: Connection,
-        output: ServerStreamSender<ExecOutput>,
-        reply: Reply<()>,
-    },
-    StopPod(Reply<Empty>),
-    Shutdown(Reply<Empty>),
-}
-
-/// Why a call was not done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
-    #[error("container {0:?} is unknown")]
-    Unknown(String),
-    #[error("container {0:?} exists already")]
-    Exists(String),
-    #[error("container {id:?} is {is}, not {wanted}")]
-    ContainerState {
-        id: String,
-        is: &'static str,
-        wanted: &'static str,
-    },
-    #[error("the pod is {0}")]
-    PodState(&'static str),
-    #[error("container {0:?} was ended while it was being created")]
-    Cancelled(String),
-    #[error(transparent)]
-    PodPlan(#[from] PodPlanError),
-    #[error(transparent)]
-    Request(#[from] RequestError),
-    #[error("remove container {id:?}: {why}")]
-    NotRemoved { id: String, why: String },
-    #[error("the command did not end within {0} ms")]
-    Timeout(u64),
-    #[error(transparent)]
-    Pod(#[from] PodError),
-    #[error(transparent)]
-    Container(#[from] ContainerError),
-}
 
 /// Something that was begun has come to its end.
 enum Event {
@@ -212,9 +152,4 @@ impl Driver {
             let _ = events.send(work.await);
         });
     }
-}
-
-/// Answers a caller, who may be gone.
-fn answer<T>(reply: Reply<T>, result: Result<T, Refused>) {
-    let _ = reply.send(result);
 }

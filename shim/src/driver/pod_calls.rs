@@ -2,7 +2,8 @@
 
 use coracle_shim_api::pod::{Empty, StartPodRequest, StartPodResponse, StateResponse};
 
-use super::{Driver, Event, PodPhase, Refused, Reply, answer};
+use super::{Driver, Event, PodPhase};
+use crate::call::{Refused, Reply, answer};
 use crate::pod::{Pod, PodError, PodPlan};
 use crate::reaper::Making;
 
@@ -124,7 +125,7 @@ impl Driver {
 
     pub(super) fn pod_stopped(&mut self, pod: Box<Pod>, result: Result<(), PodError>) {
         self.phase = PodPhase::Stopped(pod);
-        answer_all(&mut self.stop_replies, result);
+        answer_all(&mut self.stop_replies, result.map_err(Refused::from));
     }
 
     pub(super) fn shutdown(&mut self, reply: Reply<Empty>) {
@@ -151,7 +152,7 @@ impl Driver {
             }
             Err(error) => {
                 self.phase = PodPhase::Stopped(pod);
-                answer_all(&mut self.shutdown_replies, Err(error));
+                answer_all(&mut self.shutdown_replies, Err(error.into()));
             }
         }
     }
@@ -188,29 +189,19 @@ impl Driver {
     }
 
     /// A container that could not be removed keeps the shim from leaving; the caller may ask again.
-    pub(super) fn fail_shutdown(&mut self, refused: impl Fn() -> Refused) {
-        for reply in self.shutdown_replies.drain(..) {
-            answer(reply, Err(refused()));
-        }
+    pub(super) fn fail_shutdown(&mut self, refused: Refused) {
+        answer_all(&mut self.shutdown_replies, Err(refused));
     }
 
     fn finish(&mut self) {
-        answer_all::<PodError>(&mut self.stop_replies, Ok(()));
-        answer_all::<PodError>(&mut self.shutdown_replies, Ok(()));
+        answer_all(&mut self.stop_replies, Ok(()));
+        answer_all(&mut self.shutdown_replies, Ok(()));
         self.finished = true;
     }
 }
 
-/// The first to ask hears what failed, in full; the others that it did.
-fn answer_all<E: Into<Refused>>(replies: &mut Vec<Reply<Empty>>, result: Result<(), E>) {
-    let mut failure = result.err().map(Into::into);
-    let failed = failure.is_some();
+fn answer_all(replies: &mut Vec<Reply<Empty>>, result: Result<(), Refused>) {
     for reply in replies.drain(..) {
-        let result = match (failed, failure.take()) {
-            (false, _) => Ok(Empty::new()),
-            (true, Some(first)) => Err(first),
-            (true, None) => Err(Refused::PodState("not what was asked for: another call failed")),
-        };
-        answer(reply, result);
+        answer(reply, result.clone().map(|()| Empty::new()));
     }
 }

@@ -19,13 +19,13 @@ use coracle_shim_api::pod::{ExecOutput, ExecRequest};
 use oci_spec::runtime::Process;
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use ttrpc::r#async::ServerStreamSender;
+use tokio::sync::mpsc;
 
-use crate::container::{ContainerError, Ended, Live};
-use crate::driver::Refused;
+use crate::call::{Connection, Refused};
+use crate::container::Live;
+use crate::ended::Ended;
 use crate::ready;
 use crate::reaper::{Making, Reaper};
-use crate::server::Connection;
 use crate::trace::Trace;
 use stream::{Kind, Source, stream};
 
@@ -42,14 +42,28 @@ pub(crate) enum ExecError {
     Watch(#[source] io::Error),
 }
 
-impl ExecError {
-    /// Whether the request is to blame.
-    pub(crate) fn is_of_request(&self) -> bool {
-        use runtime_exec::ExecError as Run;
-        matches!(
-            self,
-            Self::Parse(_) | Self::Run(Run::Plan(_) | Run::Identity(_) | Run::Affinity { .. })
-        )
+impl From<ExecError> for Refused {
+    fn from(error: ExecError) -> Self {
+        match &error {
+            ExecError::Parse(_) => Self::invalid(error),
+            ExecError::Run(run) if is_of_request(run) => Self::invalid(error),
+            ExecError::Run(_) | ExecError::Streams(_) | ExecError::Watch(_) => Self::failed(error),
+        }
+    }
+}
+
+fn is_of_request(error: &runtime_exec::ExecError) -> bool {
+    use runtime_exec::ExecError as Run;
+    match error {
+        Run::Plan(_) | Run::Identity(_) | Run::Affinity { .. } => true,
+        Run::Cgroup(_)
+        | Run::Listener(_)
+        | Run::Channel(_)
+        | Run::NotRunning
+        | Run::Namespaces { .. }
+        | Run::Clone(_)
+        | Run::Process(_)
+        | Run::Died(_) => false,
     }
 }
 
@@ -114,11 +128,11 @@ impl Command {
     pub(crate) async fn run(
         self,
         caller: Connection,
-        output: ServerStreamSender<ExecOutput>,
+        output: mpsc::Sender<ExecOutput>,
     ) -> Result<(), Refused> {
         let _span = self.trace.span("Exec", &self.container_id);
         let process = tokio::select! {
-            process = ready::finish(self.executing) => process.map_err(ExecError::from).map_err(failed)?,
+            process = ready::finish(self.executing) => process.map_err(ExecError::from)?,
             // Dropping what is being made undoes it.
             () = caller.closed() => return Ok(()),
         };
@@ -135,7 +149,7 @@ impl Command {
             .map_err(ExecError::Watch);
         let mut ended = Ended::of(process.pidfd);
         let outcome = match sources {
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(error.into()),
             Ok(sources) => tokio::select! {
                 sent = stream(&mut ended, sources, &output) => match sent {
                     Ok(()) => return Ok(()),
@@ -157,10 +171,6 @@ async fn limit(timeout_ms: u64) {
         0 => std::future::pending().await,
         limit => tokio::time::sleep(Duration::from_millis(limit)).await,
     }
-}
-
-fn failed(error: ExecError) -> Refused {
-    ContainerError::Exec(error).into()
 }
 
 type Ends = Option<(OwnedFd, OwnedFd)>;

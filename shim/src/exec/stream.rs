@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use coracle_shim_api::pod::ExecOutput;
 use tokio::io::unix::AsyncFd;
-use ttrpc::r#async::ServerStreamSender;
+use tokio::sync::mpsc;
 
-use crate::container::Ended;
+use crate::ended::Ended;
 use crate::ready;
 
 /// Which of the command's streams.
@@ -48,13 +48,19 @@ impl Source {
     }
 
     /// Sends until the stream ends; an error means that the caller is gone.
-    async fn send(&self, output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
+    async fn send(
+        &self,
+        output: &mpsc::Sender<ExecOutput>,
+    ) -> Result<(), mpsc::error::SendError<ExecOutput>> {
         let sent = self.send_all(output).await;
         self.phase.set(Phase::Ended);
         sent
     }
 
-    async fn send_all(&self, output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
+    async fn send_all(
+        &self,
+        output: &mpsc::Sender<ExecOutput>,
+    ) -> Result<(), mpsc::error::SendError<ExecOutput>> {
         let mut buffer = vec![0; CHUNK];
         loop {
             let Ok(mut ready) = self.fd.readable().await else {
@@ -69,7 +75,7 @@ impl Source {
                     self.left.set(self.left.get() - count);
                     if count > 0 {
                         self.phase.set(Phase::Sending);
-                        output.send(&self.chunk(&buffer[..count])).await?;
+                        output.send(self.chunk(&buffer[..count])).await?;
                         self.phase.set(Phase::Reading);
                     }
                 }
@@ -107,8 +113,8 @@ impl Source {
 pub(super) async fn stream(
     ended: &mut Ended,
     sources: Vec<Source>,
-    output: &ServerStreamSender<ExecOutput>,
-) -> Result<(), ttrpc::Error> {
+    output: &mpsc::Sender<ExecOutput>,
+) -> Result<(), mpsc::error::SendError<ExecOutput>> {
     let sent = send_all(&sources, output);
     tokio::pin!(sent);
     let mut all_sent = false;
@@ -128,7 +134,7 @@ pub(super) async fn stream(
     }
     let exit_code = i32::from(exit.shell_code());
     output
-        .send(&ExecOutput {
+        .send(ExecOutput {
             exited: true,
             exit_code,
             ..Default::default()
@@ -136,7 +142,10 @@ pub(super) async fn stream(
         .await
 }
 
-async fn send_all(sources: &[Source], output: &ServerStreamSender<ExecOutput>) -> Result<(), ttrpc::Error> {
+async fn send_all(
+    sources: &[Source],
+    output: &mpsc::Sender<ExecOutput>,
+) -> Result<(), mpsc::error::SendError<ExecOutput>> {
     match sources {
         [first, second] => tokio::try_join!(first.send(output), second.send(output)).map(|((), ())| ()),
         [only] => only.send(output).await,

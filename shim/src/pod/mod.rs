@@ -28,6 +28,7 @@ use coracle_linux::netlink::NetlinkError;
 use coracle_runtime::cgroup::{Cgroup, CgroupError};
 use coracle_shim_api::pod::{NamespaceMode, StartPodRequest};
 
+use crate::call::Refused;
 use crate::own_cgroup::{self, OwnCgroup, OwnCgroupError};
 use crate::reaper::{Claim, Reaper};
 use crate::trace::Trace;
@@ -100,6 +101,18 @@ pub(crate) enum PodError {
     Shared(#[from] SharedMountsError),
     #[error(transparent)]
     Init(#[from] InitError),
+}
+
+impl From<PodPlanError> for Refused {
+    fn from(error: PodPlanError) -> Self {
+        Self::invalid(error)
+    }
+}
+
+impl From<PodError> for Refused {
+    fn from(error: PodError) -> Self {
+        Self::failed(error)
+    }
 }
 
 impl PodPlan {

@@ -1,12 +1,11 @@
 //! The shim's side of the protocol: each call becomes a [`Request`] to the [driver](crate::driver), and what the driver
-//! refuses becomes a status. The only place that knows status codes.
+//! refuses becomes a status. The only place that knows ttrpc and its status codes.
 //!
 //! Every connection has a ttrpc server of its own, because ttrpc does not tell a streaming call that its caller is gone:
 //! here the [`Connection`] that an Exec came over does.
 
-mod connection;
+mod watched;
 
-use std::error::Error;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -23,10 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 use ttrpc::r#async::{Server, ServerStreamSender, TtrpcContext};
 use ttrpc::asynchronous::transport::Listener;
 
-use crate::container::ContainerError;
-use crate::driver::{Refused, Reply, Request};
-pub(crate) use connection::Connection;
-use connection::Watched;
+use crate::call::{Connection, Refused, Reply, Request};
+use crate::report::chain;
+use watched::Watched;
 
 /// Accepts connections for as long as the shim lives.
 pub(crate) async fn serve(listener: OwnedFd, requests: mpsc::Sender<Request>) -> std::io::Result<()> {
@@ -133,13 +131,23 @@ impl pod_ttrpc::Pod for PodService {
         output: ServerStreamSender<ExecOutput>,
     ) -> ttrpc::Result<()> {
         let caller = self.connection.clone();
-        self.ask(|reply| Request::Exec {
+        // One piece at a time, so that a slow caller slows the command down.
+        let (sender, mut pieces) = mpsc::channel(1);
+        let answer = self.ask(|reply| Request::Exec {
             request,
             caller,
-            output,
+            output: sender,
             reply,
-        })
-        .await
+        });
+        let forward = async move {
+            while let Some(piece) = pieces.recv().await {
+                output.send(&piece).await?;
+            }
+            Ok::<(), ttrpc::Error>(())
+        };
+        // A caller that cannot be written to is gone: the driver sees that by the pieces nobody takes.
+        let (answer, _) = tokio::join!(answer, forward);
+        answer
     }
 
     async fn stop_pod(&self, _: &TtrpcContext, _: StopPodRequest) -> ttrpc::Result<Empty> {
@@ -158,28 +166,9 @@ fn status(refused: &Refused) -> ttrpc::Error {
         Refused::ContainerState { .. } | Refused::PodState(_) | Refused::Cancelled(_) => {
             Code::FAILED_PRECONDITION
         }
-        Refused::Request(error) if error.is_ours() => Code::INTERNAL,
-        Refused::Container(ContainerError::Signal(_)) => Code::INVALID_ARGUMENT,
-        Refused::Container(ContainerError::Exec(error)) if error.is_of_request() => Code::INVALID_ARGUMENT,
-        Refused::PodPlan(_) | Refused::Request(_) => Code::INVALID_ARGUMENT,
+        Refused::Invalid(_) => Code::INVALID_ARGUMENT,
         Refused::Timeout(_) => Code::DEADLINE_EXCEEDED,
-        Refused::Pod(_) | Refused::Container(_) | Refused::NotRemoved { .. } => Code::INTERNAL,
+        Refused::Failed(_) | Refused::NotRemoved { .. } => Code::INTERNAL,
     };
     ttrpc::Error::RpcStatus(ttrpc::get_status(code, chain(refused)))
-}
-
-/// The error and its causes in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // A transparent wrapper says the same again.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

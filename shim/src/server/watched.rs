@@ -1,4 +1,4 @@
-//! Knowing when a caller is gone.
+//! A socket that knows when its caller is gone.
 
 use std::io;
 use std::pin::Pin;
@@ -8,19 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-/// A handle on the connection that a call came over.
-#[derive(Clone)]
-pub(crate) struct Connection {
-    open: watch::Receiver<()>,
-}
-
-impl Connection {
-    /// Returns once the other side has closed it.
-    pub(crate) async fn closed(&self) {
-        // Nothing is ever sent: an answer can only mean that the sender is gone.
-        while self.open.clone().changed().await.is_ok() {}
-    }
-}
+use crate::call::Connection;
 
 /// A socket that lets go of its [`Connection`] when the other side closes.
 pub(super) struct Watched {
@@ -30,14 +18,9 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(stream: UnixStream) -> (Self, Connection) {
-        let (sender, open) = watch::channel(());
-        (
-            Self {
-                stream,
-                open: Some(sender),
-            },
-            Connection { open },
-        )
+        let (open, connection) = Connection::new();
+        let open = Some(open);
+        (Self { stream, open }, connection)
     }
 }
 
