@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::task::Poll;
-use std::time::Duration;
 
 use coracle_runtime::exec::{ExecError, Executing, Process};
 use coracle_runtime::hooks::HookError;
@@ -31,26 +30,6 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let now = Timespec::default();
     poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
-
-/// Waits for the end of output whose writer has ended, which comes at once unless some other process holds its pipe open:
-/// then nobody waits longer than a second in vain. While there is still something to read (`behind`) it is not in vain: on
-/// a busy machine, or with a slow disk or caller, the second can be over before everything has been read. `None`: given up.
-pub(crate) async fn drained<T>(end: impl Future<Output = T>, behind: impl Fn() -> bool) -> Option<T> {
-    tokio::pin!(end);
-    for _ in 0..DRAIN_ROUNDS {
-        match tokio::time::timeout(DRAIN, &mut end).await {
-            Ok(ended) => return Some(ended),
-            Err(_elapsed) if behind() => {}
-            Err(_elapsed) => return None,
-        }
-    }
-    None
-}
-
-/// How long the silence of a pipe that is held open is listened to.
-const DRAIN: Duration = Duration::from_secs(1);
-/// Seconds in all, should the process that holds it go on writing.
-const DRAIN_ROUNDS: u32 = 10;
 
 /// Something of the runtime that advances when its descriptor is readable.
 pub(crate) trait Steps: AsFd {

@@ -23,7 +23,7 @@ use crate::own_cgroup;
 use crate::ready;
 use crate::reaper::Claim;
 use crate::streams::log::{Log, LogError};
-use request::Ends;
+use request::Kept;
 
 /// What can fail about a container that was rightly asked for.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ pub(crate) struct Container {
 pub(crate) enum Phase {
     Creating {
         reply: Reply<CreateContainerResponse>,
-        ends: Ends,
+        kept: Kept,
         /// Dropping it gives the creation up.
         go_on: Option<oneshot::Sender<()>>,
     },

@@ -1,22 +1,20 @@
 //! From a CreateContainerRequest to the runtime's plan, with what the pod shares filled in.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use coracle_linux::namespace::Namespaces;
 use coracle_runtime::seccomp::Filter;
 use coracle_runtime::{
-    ContainerId, CreateOptions, CreateRequest, DetachedMount, Plan, PlanError, RootSource, Stdio,
+    ContainerId, CreateOptions, CreateRequest, DetachedMount, Plan, PlanError, RootSource,
 };
 use coracle_shim_api::pod::{CreateContainerRequest, Overlay};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
-use rustix::fs::{Mode, OFlags};
-use rustix::pipe::PipeFlags;
 
 use crate::call::Refused;
 use crate::pod::{PidMode, Pod, PodError, PodPlanError, absolute};
 use crate::report;
+use crate::streams::{self, Ends};
 
 /// What is wrong with a request, or could not be opened for it.
 #[derive(Debug, thiserror::Error)]
@@ -62,18 +60,15 @@ impl From<RequestError> for Refused {
     }
 }
 
-/// A planned container and this side of its streams.
+/// A planned container and the shim's side of it.
 pub(crate) struct Planned {
     pub(crate) plan: Plan,
-    pub(crate) ends: Ends,
+    pub(crate) kept: Kept,
 }
 
-/// This side of a container's streams.
-pub(crate) struct Ends {
-    /// Read ends of standard output and error; `None` with a terminal.
-    pub(crate) output: Option<(OwnedFd, OwnedFd)>,
-    /// The write end of standard input, held so that the container does not meet its end.
-    pub(crate) stdin: Option<OwnedFd>,
+/// What the shim needs of a request once the container exists.
+pub(crate) struct Kept {
+    pub(crate) ends: Ends,
     pub(crate) log_path: Option<PathBuf>,
     pub(crate) seccomp: Option<Filter>,
 }
@@ -101,7 +96,7 @@ pub(crate) fn plan(
         .transpose()?;
     let bundle = absolute("bundle", request.bundle)?;
     let root = root(request.overlay.into_option(), &spec, &bundle)?;
-    let (stdio, output, stdin) = streams(terminal, request.stdin)?;
+    let (stdio, ends) = streams::open(terminal, request.stdin).map_err(RequestError::Streams)?;
     let plan = coracle_runtime::plan(CreateRequest {
         id,
         bundle,
@@ -119,9 +114,8 @@ pub(crate) fn plan(
     let seccomp = plan.seccomp().cloned();
     Ok(Planned {
         plan,
-        ends: Ends {
-            output,
-            stdin,
+        kept: Kept {
+            ends,
             log_path,
             seccomp,
         },
@@ -197,39 +191,4 @@ fn shared_mounts(wanted: bool, pod: &Pod) -> Result<Vec<DetachedMount>, RequestE
         destination: "/dev/shm".into(),
         mount,
     }])
-}
-
-type Streams = (Stdio, Option<(OwnedFd, OwnedFd)>, Option<OwnedFd>);
-
-fn streams(terminal: bool, stdin: bool) -> Result<Streams, RequestError> {
-    if terminal {
-        return Ok((Stdio::Terminal, None, None));
-    }
-    let (stdin, held) = if stdin {
-        let (theirs, ours) = pipe()?;
-        (theirs, Some(ours))
-    } else {
-        (null()?, None)
-    };
-    let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
-    Ok((
-        Stdio::Fds {
-            stdin,
-            stdout,
-            stderr,
-        },
-        Some((out, err)),
-        held,
-    ))
-}
-
-/// A pipe: the end to read and the end to write.
-pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), RequestError> {
-    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| RequestError::Streams(errno.into()))
-}
-
-/// /dev/null.
-pub(crate) fn null() -> Result<OwnedFd, RequestError> {
-    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| RequestError::Streams(errno.into()))
 }

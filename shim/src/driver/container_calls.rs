@@ -14,23 +14,23 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Driver, Event};
 use crate::call::{Connection, Refused, Reply, answer};
-use crate::container::request::{self, Ends, RequestError};
+use crate::container::request::{self, Kept, RequestError};
 use crate::container::{Container, ContainerError, Live, Phase, nanoseconds};
 use crate::ended::Ended;
 use crate::exec;
 use crate::ready;
 use crate::reaper::Making;
 use crate::report;
-use crate::streams::log::{Log, LogFile, Output};
+use crate::streams::log::{Log, LogError, LogFile};
 
 impl Driver {
     pub(super) fn create(&mut self, request: CreateContainerRequest, reply: Reply<CreateContainerResponse>) {
         match self.begin_create(request) {
-            Ok((id, go_on, ends)) => {
-                let log_path = ends.log_path.clone();
+            Ok((id, go_on, kept)) => {
+                let log_path = kept.log_path.clone();
                 let phase = Phase::Creating {
                     reply,
-                    ends,
+                    kept,
                     go_on: Some(go_on),
                 };
                 self.containers
@@ -43,7 +43,7 @@ impl Driver {
     fn begin_create(
         &mut self,
         request: CreateContainerRequest,
-    ) -> Result<(String, oneshot::Sender<()>, Ends), Refused> {
+    ) -> Result<(String, oneshot::Sender<()>, Kept), Refused> {
         let pod = self.running_pod()?;
         let checked: ContainerId = request.id.parse().map_err(RequestError::Id)?;
         let id = request.id.clone();
@@ -70,7 +70,7 @@ impl Driver {
             };
             Event::Created(name.clone(), created, making)
         });
-        Ok((id, go_on, planned.ends))
+        Ok((id, go_on, planned.kept))
     }
 
     pub(super) fn created(
@@ -82,13 +82,13 @@ impl Driver {
         let Some(mut entry) = self.containers.remove(id) else {
             return;
         };
-        let Phase::Creating { reply, ends, .. } = entry.phase else {
+        let Phase::Creating { reply, kept, .. } = entry.phase else {
             return;
         };
         // Replaced at once, one way or the other.
         entry.phase = Phase::Removing(Exit::Code(0));
         match result {
-            Some(Ok(container)) => self.keep(id, entry, *container, (reply, ends, making)),
+            Some(Ok(container)) => self.keep(id, entry, *container, (reply, kept, making)),
             Some(Err(error)) => give_up(entry, reply, ContainerError::Create(error).into()),
             None => give_up(entry, reply, Refused::Cancelled(id.into())),
         }
@@ -99,7 +99,7 @@ impl Driver {
         id: &str,
         mut entry: Container,
         container: coracle_runtime::Container,
-        (reply, mut ends, making): (Reply<CreateContainerResponse>, Ends, Making),
+        (reply, mut kept, making): (Reply<CreateContainerResponse>, Kept, Making),
     ) {
         entry.pid = container.pid.as_raw_nonzero().get().unsigned_abs();
         entry.created_at = Some(SystemTime::now());
@@ -111,13 +111,13 @@ impl Driver {
         let mut live = Box::new(Live {
             container,
             claim,
-            seccomp: ends.seccomp.take(),
+            seccomp: kept.seccomp.take(),
         });
         self.watch_exit(id, &live);
-        match open_log(&mut live, ends) {
-            Ok((log, stdin)) => {
+        match open_log(&mut live, &mut kept) {
+            Ok(log) => {
                 entry.log = log;
-                entry.stdin = stdin;
+                entry.stdin = kept.ends.stdin;
                 let (pid, created_at) = (entry.pid, nanoseconds(entry.created_at));
                 answer(
                     reply,
@@ -129,7 +129,7 @@ impl Driver {
                 );
             }
             // Answered when it is gone again.
-            Err(error) => entry.failed = Some((reply, error.into())),
+            Err(error) => entry.failed = Some((reply, ContainerError::Log(error).into())),
         }
         entry.phase = Phase::Created(live);
         if entry.failed.is_some() || !entry.deleting.is_empty() {
@@ -338,18 +338,10 @@ fn give_up(entry: Container, reply: Reply<CreateContainerResponse>, refused: Ref
 }
 
 /// Opens the log and begins to read.
-fn open_log(
-    live: &mut Live,
-    ends: Ends,
-) -> Result<(Option<Log>, Option<std::os::fd::OwnedFd>), ContainerError> {
-    let output = match (live.container.console.take(), ends.output) {
-        (Some(master), _) => Some(Output::Terminal(master)),
-        (None, Some((stdout, stderr))) => Some(Output::Pipes { stdout, stderr }),
-        (None, None) => None,
-    };
-    let file = ends.log_path.as_deref().map(LogFile::open).transpose()?;
-    let log = output.map(|output| Log::start(output, file)).transpose()?;
-    Ok((log, ends.stdin))
+fn open_log(live: &mut Live, kept: &mut Kept) -> Result<Option<Log>, LogError> {
+    let output = kept.ends.take_output(live.container.console.take());
+    let file = kept.log_path.as_deref().map(LogFile::open).transpose()?;
+    output.map(|output| Log::start(output, file)).transpose()
 }
 
 /// Signals every process of the container but the first. SIGKILL is done again until nothing is left once the first

@@ -6,10 +6,8 @@
 //! ```
 
 mod processes;
-mod stream;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use coracle_runtime::Stdio;
@@ -17,8 +15,6 @@ use coracle_runtime::cgroup::Cgroup;
 use coracle_runtime::exec as runtime_exec;
 use coracle_shim_api::pod::{ExecOutput, ExecRequest};
 use oci_spec::runtime::Process;
-use rustix::fs::{Mode, OFlags};
-use rustix::pipe::PipeFlags;
 use tokio::sync::mpsc;
 
 use crate::call::{Connection, Refused};
@@ -26,8 +22,8 @@ use crate::container::Live;
 use crate::ended::Ended;
 use crate::ready;
 use crate::reaper::{Making, Reaper};
+use crate::streams::{self, Caller, Ends, Gone, Readers};
 use crate::trace::Trace;
-use stream::{Kind, Source, stream};
 
 /// Why a command could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +66,7 @@ fn is_of_request(error: &runtime_exec::ExecError) -> bool {
 /// A command that has been started.
 pub(crate) struct Command {
     executing: runtime_exec::Executing,
-    output: Option<(OwnedFd, OwnedFd)>,
+    ends: Ends,
     timeout_ms: u64,
     cgroup: Cgroup,
     reaper: Reaper,
@@ -89,7 +85,7 @@ pub(crate) fn spawn(
 ) -> Result<Command, ExecError> {
     let process: Process = serde_json::from_slice(&request.process)?;
     let terminal = process.terminal().unwrap_or_default();
-    let (stdio, output) = streams(terminal)?;
+    let (stdio, ends) = streams::open(terminal, false).map_err(ExecError::Streams)?;
     let making = reaper.making();
     let executing = {
         let _span = trace.span("Exec.clone", &request.container_id);
@@ -97,7 +93,7 @@ pub(crate) fn spawn(
     };
     Ok(Command {
         executing,
-        output,
+        ends,
         timeout_ms: request.timeout_ms,
         cgroup: live.container.cgroup.clone(),
         reaper: reaper.clone(),
@@ -126,7 +122,7 @@ fn in_container(live: &Live, process: Process, stdio: Stdio) -> Result<runtime_e
 impl Command {
     /// Sees the command to its end, or ends it.
     pub(crate) async fn run(
-        self,
+        mut self,
         caller: Connection,
         output: mpsc::Sender<ExecOutput>,
     ) -> Result<(), Refused> {
@@ -138,22 +134,16 @@ impl Command {
         };
         let _claim = self.reaper.claim(process.pid);
         drop(self.making);
-        let sources = match (process.console, self.output) {
-            (Some(master), _) => vec![Source::new(master, Kind::Stdout)],
-            (None, Some((out, err))) => vec![Source::new(out, Kind::Stdout), Source::new(err, Kind::Stderr)],
-            (None, None) => Vec::new(),
-        };
-        let sources = sources
-            .into_iter()
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(ExecError::Watch);
+        let readers = Readers::new(self.ends.take_output(process.console), |stream| {
+            Caller::new(stream, output.clone())
+        });
         let mut ended = Ended::of(process.pidfd);
-        let outcome = match sources {
-            Err(error) => Err(error.into()),
-            Ok(sources) => tokio::select! {
-                sent = stream(&mut ended, sources, &output) => match sent {
+        let outcome = match readers {
+            Err(error) => Err(ExecError::Watch(error).into()),
+            Ok(readers) => tokio::select! {
+                sent = send(&mut ended, readers, &output) => match sent {
                     Ok(()) => return Ok(()),
-                    Err(_caller_is_gone) => Ok(()),
+                    Err(Gone) => Ok(()),
                 },
                 () = limit(self.timeout_ms) => Err(Refused::Timeout(self.timeout_ms)),
                 () = caller.closed() => Ok(()),
@@ -165,31 +155,41 @@ impl Command {
     }
 }
 
+/// Sends all output, and when the command has ended its exit.
+async fn send(
+    ended: &mut Ended,
+    readers: Readers<Caller>,
+    output: &mpsc::Sender<ExecOutput>,
+) -> Result<(), Gone> {
+    let progress = readers.progress();
+    let sent = readers.run();
+    tokio::pin!(sent);
+    let mut all_sent = false;
+    let exit = loop {
+        tokio::select! {
+            exit = ended.wait() => break exit,
+            result = &mut sent, if !all_sent => {
+                result?;
+                all_sent = true;
+            }
+        }
+    };
+    if !all_sent {
+        // A process that the command has left behind may hold the streams open for ever.
+        streams::drained(sent, &progress).await.unwrap_or(Ok(()))?;
+    }
+    let last = ExecOutput {
+        exited: true,
+        exit_code: i32::from(exit.shell_code()),
+        ..Default::default()
+    };
+    output.send(last).await.map_err(|_| Gone)
+}
+
 /// Returns when the time is up; never without a limit.
 async fn limit(timeout_ms: u64) {
     match timeout_ms {
         0 => std::future::pending().await,
         limit => tokio::time::sleep(Duration::from_millis(limit)).await,
     }
-}
-
-type Ends = Option<(OwnedFd, OwnedFd)>;
-
-fn streams(terminal: bool) -> Result<(Stdio, Ends), ExecError> {
-    if terminal {
-        return Ok((Stdio::Terminal, None));
-    }
-    let failed = |errno: rustix::io::Errno| ExecError::Streams(errno.into());
-    let stdin =
-        rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-    let (out, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-    let (err, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-    Ok((
-        Stdio::Fds {
-            stdin,
-            stdout,
-            stderr,
-        },
-        Some((out, err)),
-    ))
 }

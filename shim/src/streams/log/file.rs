@@ -31,12 +31,6 @@ pub(crate) enum LogError {
     Watch(#[source] io::Error),
 }
 
-impl LogError {
-    pub(super) fn watch(error: rustix::io::Errno) -> Self {
-        Self::Watch(error.into())
-    }
-}
-
 /// An open log file.
 pub(crate) struct LogFile {
     file: File,

@@ -4,14 +4,10 @@
 use std::io::Write;
 use std::time::SystemTime;
 
+use crate::streams::Stream;
+
 /// Longest content of one entry in bytes; longer lines become several entries. containerd's default.
 pub(super) const MAX_CONTENT: usize = 16 * 1024;
-
-#[derive(Clone, Copy)]
-pub(super) enum Stream {
-    Stdout,
-    Stderr,
-}
 
 /// Entries that are written together; its memory is bounded.
 #[derive(Default)]

@@ -1,13 +1,12 @@
-//! A container's output becomes its CRI log file.
+//! The subscriber of a container's output: its CRI log file.
 //!
 //! ```text
-//!   container --stdout pipe--> [ nonblocking read ] -> Lines (stdout) -.
-//!             --stderr pipe--> [ nonblocking read ] -> Lines (stderr) --+-> one write(2) per batch -> LogFile
-//!             --pty master---> [ nonblocking read ] -> Lines (stdout) -'
+//!   stdout (or terminal) --> Lines (stdout) -.
+//!   stderr ----------------> Lines (stderr) --+-> one write(2) per batch -> LogFile
 //! ```
-//! One task per container reads whatever is there. It never stops reading: what cannot be written is dropped and counted,
-//! so that a full disk does not block the container. It ends at the end of all streams, which may come after the
-//! container's (a process elsewhere can hold a pipe open), so nobody waits for it without a limit.
+//! One task per container reads both. It never stops reading: what cannot be written is dropped and counted, so that a full
+//! disk does not block the container. It ends at the end of all streams, which may come after the container's (a process
+//! elsewhere can hold a pipe open), so nobody waits for it without a limit.
 
 mod file;
 mod line;
@@ -15,40 +14,26 @@ mod line;
 pub(crate) use file::{LogError, LogFile};
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::SystemTime;
 
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use crate::ready;
-use line::{Batch, Flush, Lines, Stream};
-
-/// The open ends of a container's output.
-pub(crate) enum Output {
-    /// Two pipes.
-    Pipes {
-        /// Read end of standard output.
-        stdout: OwnedFd,
-        /// Read end of standard error.
-        stderr: OwnedFd,
-    },
-    /// The master of the container's terminal, where both streams are one.
-    Terminal(OwnedFd),
-}
+use super::Output;
+use super::reader::{Gone, Progress, Readers, Subscriber, drained};
+use line::{Batch, Flush, Lines};
 
 /// Handle on the log task of one container.
 pub(crate) struct Log {
-    shared: Rc<Shared>,
+    sink: Rc<Sink>,
     ended: watch::Receiver<bool>,
-    /// The streams that have not ended.
-    open: Vec<Weak<AsyncFd<OwnedFd>>>,
+    progress: Progress,
     task: tokio::task::JoinHandle<()>,
 }
 
-struct Shared {
+/// What both streams of a container write to.
+struct Sink {
     /// `None`: the output is read and thrown away.
     file: RefCell<Option<LogFile>>,
     dropped: Cell<u64>,
@@ -57,26 +42,27 @@ struct Shared {
 impl Log {
     /// Starts reading `output` into `file`. Must be called inside a `LocalSet`.
     pub(crate) fn start(output: Output, file: Option<LogFile>) -> Result<Self, LogError> {
-        let sources = match output {
-            Output::Pipes { stdout, stderr } => {
-                vec![
-                    Source::new(stdout, Stream::Stdout, false)?,
-                    Source::new(stderr, Stream::Stderr, false)?,
-                ]
-            }
-            Output::Terminal(master) => vec![Source::new(master, Stream::Stdout, true)?],
-        };
-        let shared = Rc::new(Shared {
+        let sink = Rc::new(Sink {
             file: RefCell::new(file),
             dropped: Cell::new(0),
         });
-        let open = sources.iter().map(|source| Rc::downgrade(&source.fd)).collect();
+        let terminal = matches!(output, Output::Terminal(_));
+        let readers = Readers::new(Some(output), |stream| Logged {
+            sink: Rc::clone(&sink),
+            lines: Lines::new(stream, terminal),
+        });
+        let readers = readers.map_err(LogError::Watch)?;
+        let progress = readers.progress();
         let (end, ended) = watch::channel(false);
-        let task = tokio::task::spawn_local(read_all(sources, Rc::clone(&shared), end));
+        let task = tokio::task::spawn_local(async move {
+            // The file is never gone.
+            let _ = readers.run().await;
+            let _ = end.send(true);
+        });
         Ok(Self {
-            shared,
+            sink,
             ended,
-            open,
+            progress,
             task,
         })
     }
@@ -84,28 +70,24 @@ impl Log {
     /// Opens the path anew; every batch from now on goes to the new file.
     pub(crate) fn reopen(&self, path: &Path) -> Result<(), LogError> {
         let file = LogFile::open(path)?;
-        self.shared.file.replace(Some(file));
+        self.sink.file.replace(Some(file));
         Ok(())
     }
 
     /// Lines that could not be written.
     pub(crate) fn dropped(&self) -> u64 {
-        self.shared.dropped.get()
+        self.sink.dropped.get()
     }
 
     /// Returns when all streams have ended, or as soon as only a process that holds one of them open could still write;
     /// reading goes on behind it.
     pub(crate) fn drained(&self) -> impl Future<Output = ()> + use<> {
         let mut ended = self.ended.clone();
-        let open = self.open.clone();
+        let progress = self.progress.clone();
         async move {
-            let behind = || {
-                let mut open = open.iter().filter_map(Weak::upgrade);
-                open.any(|fd| ready::is_readable(fd.get_ref().as_fd()))
-            };
             // An error means that the task is gone, so all is read.
             let end = ended.wait_for(|ended| *ended);
-            let _ = ready::drained(end, behind).await;
+            let _ = drained(end, &progress).await;
         }
     }
 }
@@ -116,68 +98,33 @@ impl Drop for Log {
     }
 }
 
-async fn read_all(sources: Vec<Source>, shared: Rc<Shared>, end: watch::Sender<bool>) {
-    let mut sources = sources.into_iter();
-    match (sources.next(), sources.next()) {
-        (Some(first), Some(second)) => {
-            tokio::join!(first.run(&shared), second.run(&shared));
-        }
-        (Some(only), None) => only.run(&shared).await,
-        (None, _) => {}
-    }
-    let _ = end.send(true);
-}
-
-/// One stream of output.
-struct Source {
-    fd: Rc<AsyncFd<OwnedFd>>,
+/// One stream on its way to the file.
+struct Logged {
+    sink: Rc<Sink>,
     lines: Lines,
 }
 
-impl Source {
-    fn new(fd: OwnedFd, stream: Stream, terminal: bool) -> Result<Self, LogError> {
-        rustix::io::ioctl_fionbio(&fd, true).map_err(LogError::watch)?;
-        let fd = ready::watch(fd).map_err(LogError::Watch)?;
-        Ok(Self {
-            fd: Rc::new(fd),
-            lines: Lines::new(stream, terminal),
-        })
+impl Subscriber for Logged {
+    fn take(&mut self, bytes: &[u8]) {
+        let lines = &mut self.lines;
+        self.sink
+            .write(|batch, flush| lines.push(bytes, SystemTime::now(), batch, flush));
     }
 
-    /// Reads until the stream ends.
-    async fn run(mut self, shared: &Shared) {
-        loop {
-            let Ok(mut ready) = self.fd.readable().await else {
-                break;
-            };
-            match ready.try_io(|fd| pump(fd.get_ref(), &mut self.lines, shared)) {
-                Ok(Ok(0)) | Ok(Err(_)) => break,
-                // A stream that is always ready must not keep the others waiting.
-                Ok(Ok(_)) => tokio::task::yield_now().await,
-                Err(_would_block) => {}
-            }
-        }
-        shared.write(|batch, flush| self.lines.finish(SystemTime::now(), batch, flush));
+    async fn ready(&mut self) -> Result<(), Gone> {
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        let lines = &mut self.lines;
+        self.sink
+            .write(|batch, flush| lines.finish(SystemTime::now(), batch, flush));
     }
 }
 
-/// One read, one write; returns the bytes read. The buffers are the thread's, since nothing waits in between.
-fn pump(fd: &OwnedFd, lines: &mut Lines, shared: &Shared) -> std::io::Result<usize> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        scratch.resize(READ_SIZE, 0);
-        let count = match rustix::io::read(fd, &mut scratch[..]) {
-            Ok(count) => count,
-            // What a pty master says when the last process has closed the other side.
-            Err(rustix::io::Errno::IO) => 0,
-            Err(error) => return Err(error.into()),
-        };
-        shared.write(|batch, flush| lines.push(&scratch[..count], SystemTime::now(), batch, flush));
-        Ok(count)
-    })
-}
-
-impl Shared {
-    /// Writes what `fill` puts into a batch, in one write unless it is a lot.
+impl Sink {
+    /// Writes what `fill` puts into a batch, in one write unless it is a lot. The batch is the thread's, since nothing waits
+    /// in between.
     fn write(&self, fill: impl FnOnce(&mut Batch, Flush<'_>)) {
         BATCH.with_borrow_mut(|batch| {
             batch.clear();
@@ -196,9 +143,5 @@ impl Shared {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static BATCH: RefCell<Batch> = RefCell::new(Batch::default());
 }
-
-/// Bytes; a pipe's default capacity is 64 KiB, and more than a quarter of it at once gains nothing measurable.
-const READ_SIZE: usize = 16 * 1024;
