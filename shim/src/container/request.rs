@@ -12,7 +12,7 @@ use coracle_shim_api::pod::{CreateContainerRequest, Overlay};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 
 use crate::call::Refused;
-use crate::pod::{PidMode, Pod, PodError, PodPlanError, absolute};
+use crate::pod::{Membership, Pod, PodError, PodPlanError, absolute};
 use crate::report;
 use crate::streams::{self, Ends};
 
@@ -85,7 +85,8 @@ pub(crate) fn plan(
     }
     let mut spec = loaded.spec;
     check_spec(&spec, pod)?;
-    share_namespaces(&mut spec, pod);
+    let membership = pod.membership()?;
+    leave_to_pod(&mut spec, &membership);
     let terminal = spec
         .process()
         .as_ref()
@@ -104,11 +105,7 @@ pub(crate) fn plan(
         root,
         detached: shared_mounts(request.share_shm, pod)?,
         stdio,
-        join: pod
-            .pid_namespace()?
-            .map(|namespace| (Namespaces::PID, namespace))
-            .into_iter()
-            .collect(),
+        join: membership.joined,
         options: CreateOptions::default(),
     })?;
     let seccomp = plan.seccomp().cloned();
@@ -146,23 +143,28 @@ fn check_spec(spec: &Spec, pod: &Pod) -> Result<(), RequestError> {
     }
 }
 
-/// Leaves to the container what the shim has not: the others it inherits, since it is the shim's child, or joins.
-fn share_namespaces(spec: &mut Spec, pod: &Pod) {
+/// Takes out of the specification what the pod decides on.
+fn leave_to_pod(spec: &mut Spec, membership: &Membership) {
     let Some(linux) = spec.linux_mut() else { return };
     let namespaces = linux.namespaces_mut().get_or_insert_default();
-    namespaces.retain(|namespace| {
-        !matches!(
-            namespace.typ(),
-            LinuxNamespaceType::Network
-                | LinuxNamespaceType::Ipc
-                | LinuxNamespaceType::Uts
-                | LinuxNamespaceType::Pid
-        )
-    });
-    if pod.pid_mode() == PidMode::Container {
+    namespaces.retain(|namespace| !membership.decides(flag(namespace.typ())));
+    if membership.own.contains(Namespaces::PID) {
         let mut own = LinuxNamespace::default();
         own.set_typ(LinuxNamespaceType::Pid);
         namespaces.push(own);
+    }
+}
+
+fn flag(kind: LinuxNamespaceType) -> Namespaces {
+    match kind {
+        LinuxNamespaceType::Mount => Namespaces::MNT,
+        LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
+        LinuxNamespaceType::Uts => Namespaces::UTS,
+        LinuxNamespaceType::Ipc => Namespaces::IPC,
+        LinuxNamespaceType::User => Namespaces::USER,
+        LinuxNamespaceType::Pid => Namespaces::PID,
+        LinuxNamespaceType::Network => Namespaces::NET,
+        LinuxNamespaceType::Time => Namespaces::TIME,
     }
 }
 

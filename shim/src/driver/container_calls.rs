@@ -50,24 +50,23 @@ impl Driver {
         if self.containers.contains_key(&id) {
             return Err(Refused::Exists(id));
         }
-        let planned = {
-            let _span = self.trace.span("CreateContainer.plan", &id);
-            request::plan(checked, request, pod)?
-        };
+        let step = self.trace.begin("CreateContainer", "plan", &id);
+        let planned = step.end(request::plan(checked, request, pod))?;
         let making = self.reaper.making();
-        let creating = {
-            let _span = self.trace.span("CreateContainer.clone", &id);
-            coracle_runtime::spawn(planned.plan).map_err(ContainerError::Create)?
-        };
+        let step = self.trace.begin("CreateContainer", "clone", &id);
+        let creating = step
+            .end(coracle_runtime::spawn(planned.plan))
+            .map_err(ContainerError::Create)?;
         let (go_on, given_up) = oneshot::channel::<()>();
         let (trace, name) = (self.trace.clone(), id.clone());
         self.begin(async move {
-            let _span = trace.span("CreateContainer.child", &name);
+            let step = trace.begin("CreateContainer", "child", &name);
             let created = tokio::select! {
                 created = ready::finish(creating) => Some(created.map(Box::new)),
                 // The sender is dropped, never used.
                 _ = given_up => None,
             };
+            step.finish(matches!(created, Some(Ok(_))));
             Event::Created(name.clone(), created, making)
         });
         Ok((id, go_on, planned.kept))
@@ -198,8 +197,8 @@ impl Driver {
         entry.started_at = Some(SystemTime::now());
         let (making, name) = (self.reaper.making(), id.to_owned());
         self.begin(async move {
-            let _span = trace.span("StartContainer", &name);
-            let started = ready::finish(starting).await;
+            let step = trace.begin("StartContainer", "", &name);
+            let started = step.end(ready::finish(starting).await);
             drop(making);
             Event::Started(name.clone(), started)
         });

@@ -36,7 +36,7 @@ impl Driver {
         entry.phase = Phase::Ending(live, exit);
         let name = id.to_owned();
         self.begin(async move {
-            let _span = trace.span("Stop.settle", &name);
+            let step = trace.begin("Stop", "settle", &name);
             // With a PID namespace of its own the kernel has ended the rest before the first process was collected.
             if !own_pid_namespace {
                 // What cannot be killed now shows when the cgroup is removed.
@@ -45,6 +45,7 @@ impl Driver {
             if let Some(drained) = drained {
                 drained.await;
             }
+            step.finish(true);
             Event::Settled(name.clone())
         });
     }
@@ -95,8 +96,8 @@ impl Driver {
             entry.phase = Phase::Removing(exit);
             let (making, name) = (self.reaper.making(), id.to_owned());
             self.begin(async move {
-                let _span = trace.span("DeleteContainer", &name);
-                let removed = live.remove().await;
+                let step = trace.begin("DeleteContainer", "", &name);
+                let removed = step.end(live.remove().await);
                 drop(making);
                 Event::Removed(name.clone(), live, removed)
             });

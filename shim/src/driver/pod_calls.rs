@@ -33,8 +33,8 @@ impl Driver {
         let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
         let making = self.reaper.making();
         self.begin(async move {
-            let _span = trace.span("StartPod", &id);
-            let started = Pod::start(plan, &trace).await.map(Box::new);
+            let step = trace.begin("StartPod", "", &id);
+            let started = step.end(Pod::start(plan, &trace).await).map(Box::new);
             Event::PodStarted(started, reply, making)
         });
     }
@@ -166,16 +166,16 @@ impl Driver {
             {
                 let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
                 self.begin(async move {
-                    let _span = trace.span("StopPod.init", &id);
-                    let stopped = pod.stop().await;
+                    let step = trace.begin("StopPod", "init", &id);
+                    let stopped = step.end(pod.stop().await);
                     Event::PodStopped(pod, stopped)
                 });
             }
             PodPhase::Stopped(mut pod) if leaving && self.containers.is_empty() => {
                 let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
                 self.begin(async move {
-                    let _span = trace.span("Shutdown.remove", &id);
-                    let removed = pod.remove().await;
+                    let step = trace.begin("Shutdown", "remove", &id);
+                    let removed = step.end(pod.remove().await);
                     Event::PodRemoved(pod, removed)
                 });
             }

@@ -88,8 +88,9 @@ pub(crate) fn spawn(
     let (stdio, ends) = streams::open(terminal, false).map_err(ExecError::Streams)?;
     let making = reaper.making();
     let executing = {
-        let _span = trace.span("Exec.clone", &request.container_id);
-        runtime_exec::spawn(runtime_exec::plan(in_container(live, process, stdio)?)?)?
+        let plan = runtime_exec::plan(in_container(live, process, stdio)?)?;
+        let step = trace.begin("Exec", "clone", &request.container_id);
+        step.end(runtime_exec::spawn(plan))?
     };
     Ok(Command {
         executing,
@@ -122,11 +123,20 @@ fn in_container(live: &Live, process: Process, stdio: Stdio) -> Result<runtime_e
 impl Command {
     /// Sees the command to its end, or ends it.
     pub(crate) async fn run(
+        self,
+        caller: Connection,
+        output: mpsc::Sender<ExecOutput>,
+    ) -> Result<(), Refused> {
+        let (trace, id) = (self.trace.clone(), self.container_id.clone());
+        let step = trace.begin("Exec", "", &id);
+        step.end(self.see_to_its_end(caller, output).await)
+    }
+
+    async fn see_to_its_end(
         mut self,
         caller: Connection,
         output: mpsc::Sender<ExecOutput>,
     ) -> Result<(), Refused> {
-        let _span = self.trace.span("Exec", &self.container_id);
         let process = tokio::select! {
             process = ready::finish(self.executing) => process.map_err(ExecError::from)?,
             // Dropping what is being made undoes it.

@@ -79,17 +79,14 @@ fn shares(report: &mut Report, spans: &BTreeMap<String, Samples>) {
     ));
 }
 
-/// The daemon's lines name operation and step; the shim's one name is `Request.step`.
+/// The daemon's operations are named as its files, the shim's as the calls of its protocol.
 fn named(span: &Value) -> (String, u64) {
-    let step = span["step"].as_str().unwrap_or_default();
-    match span["operation"].as_str() {
-        Some(operation) => (
-            format!("{operation} {step}"),
-            span["duration_us"].as_u64().unwrap_or(0),
-        ),
-        None => (
-            format!("    in the shim: {step}"),
-            span["us"].as_u64().unwrap_or(0),
-        ),
-    }
+    let text = |key: &str| span[key].as_str().unwrap_or_default();
+    let (operation, step) = (text("operation"), text("step"));
+    let of_shim = operation.starts_with(|first: char| first.is_ascii_uppercase());
+    let place = if of_shim { "    in the shim: " } else { "" };
+    (
+        format!("{place}{operation} {step}"),
+        span["duration_us"].as_u64().unwrap_or(0),
+    )
 }
