@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use lexopt::Arg;
+
 /// What the daemon asked for.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Args {
@@ -17,13 +19,11 @@ pub(crate) struct Args {
 }
 
 /// What is wrong with the command line.
-#[derive(Debug, thiserror::Error, PartialEq)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ArgsError {
-    #[error("unknown argument {0:?}; usage: {USAGE}")]
-    Unknown(OsString),
-    #[error("{0} wants a value; usage: {USAGE}")]
-    NoValue(&'static str),
-    #[error("{0} is missing; usage: {USAGE}")]
+    #[error("wrong command line (usage: {USAGE})")]
+    Usage(#[from] lexopt::Error),
+    #[error("{0} is missing (usage: {USAGE})")]
     Missing(&'static str),
     #[error("--id {0:?} is not a sandbox id (1 to 128 characters of a-z A-Z 0-9 _ . -)")]
     BadId(OsString),
@@ -33,44 +33,25 @@ pub(crate) enum ArgsError {
 
 impl Args {
     /// Parses the arguments behind the program's name.
-    pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Self, ArgsError> {
-        let mut given = Given::default();
-        let mut args = args;
-        while let Some(flag) = args.next() {
-            let (name, slot) = given
-                .slot(&flag)
-                .ok_or_else(|| ArgsError::Unknown(flag.clone()))?;
-            *slot = Some(args.next().ok_or(ArgsError::NoValue(name))?);
+    pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, ArgsError> {
+        let (mut id, mut state_dir, mut cgroup, mut trace_steps) = (None, None, None, None);
+        let mut parser = lexopt::Parser::from_args(args);
+        while let Some(argument) = parser.next()? {
+            let slot = match argument {
+                Arg::Long("id") => &mut id,
+                Arg::Long("state-dir") => &mut state_dir,
+                Arg::Long("cgroup") => &mut cgroup,
+                Arg::Long("trace-steps") => &mut trace_steps,
+                other => return Err(other.unexpected().into()),
+            };
+            *slot = Some(parser.value()?);
         }
         Ok(Self {
-            id: checked_id(given.id.ok_or(ArgsError::Missing("--id"))?)?,
-            state_dir: absolute(
-                "--state-dir",
-                given.state_dir.ok_or(ArgsError::Missing("--state-dir"))?,
-            )?,
-            cgroup: given.cgroup.map(|path| absolute("--cgroup", path)).transpose()?,
-            trace_steps: given.trace_steps.map(PathBuf::from),
+            id: checked_id(id.ok_or(ArgsError::Missing("--id"))?)?,
+            state_dir: absolute("--state-dir", state_dir.ok_or(ArgsError::Missing("--state-dir"))?)?,
+            cgroup: cgroup.map(|path| absolute("--cgroup", path)).transpose()?,
+            trace_steps: trace_steps.map(PathBuf::from),
         })
-    }
-}
-
-#[derive(Default)]
-struct Given {
-    id: Option<OsString>,
-    state_dir: Option<OsString>,
-    cgroup: Option<OsString>,
-    trace_steps: Option<OsString>,
-}
-
-impl Given {
-    fn slot(&mut self, flag: &OsString) -> Option<(&'static str, &mut Option<OsString>)> {
-        match flag.to_str()? {
-            "--id" => Some(("--id", &mut self.id)),
-            "--state-dir" => Some(("--state-dir", &mut self.state_dir)),
-            "--cgroup" => Some(("--cgroup", &mut self.cgroup)),
-            "--trace-steps" => Some(("--trace-steps", &mut self.trace_steps)),
-            _ => None,
-        }
     }
 }
 
@@ -104,7 +85,7 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Args, String> {
-        Args::parse(args.iter().map(OsString::from)).map_err(|error| error.to_string())
+        Args::parse(args.iter().map(OsString::from)).map_err(|error| crate::report::chain(&error))
     }
 
     #[test]
@@ -128,13 +109,14 @@ mod tests {
         for (args, names) in [
             (&["--id", "../x", "--state-dir", "/s"][..], "\"../x\""),
             (&["--id", "x"][..], "--state-dir is missing"),
-            (&["--id"][..], "--id wants a value"),
+            (&["--id"][..], "'--id'"),
             (&["--id", "x", "--state-dir", "s"][..], "--state-dir \"s\""),
             (
                 &["--id", "x", "--state-dir", "/s", "--cgroup", "/a/../b"][..],
                 "--cgroup \"/a/../b\"",
             ),
-            (&["--verbose"][..], "unknown argument \"--verbose\""),
+            (&["extra"][..], "\"extra\""),
+            (&["--verbose"][..], "'--verbose'"),
         ] {
             let error = parse(args).unwrap_err();
             assert!(error.contains(names), "{error}");

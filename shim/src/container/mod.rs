@@ -1,12 +1,14 @@
 //! One container of the pod, as the driver keeps it.
 
+mod phase;
 pub(crate) mod request;
 
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use coracle_linux::pidfd;
-use coracle_linux::process::Exit;
 use coracle_runtime::cgroup::CgroupError;
 use coracle_runtime::hooks::HookError;
 use coracle_runtime::seccomp::Filter;
@@ -14,16 +16,14 @@ use coracle_runtime::{CreateError, StartError};
 use coracle_shim_api::pod::{
     ContainerState, ContainerStatus, CreateContainerResponse, Empty, StartContainerResponse,
 };
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use tokio::sync::oneshot;
 
 use crate::call::{Refused, Reply};
 use crate::own_cgroup;
 use crate::ready;
 use crate::reaper::Claim;
+use crate::report::{self, chain};
 use crate::streams::log::{Log, LogError};
-use request::Kept;
+pub(crate) use phase::Phase;
 
 /// What can fail about a container that was rightly asked for.
 #[derive(Debug, thiserror::Error)]
@@ -78,22 +78,6 @@ pub(crate) struct Container {
     pub(crate) failed: Option<(Reply<CreateContainerResponse>, Refused)>,
 }
 
-/// Where a container is in its life; holds what exists then. See the drawing in `driver/mod.rs`.
-pub(crate) enum Phase {
-    Creating {
-        reply: Reply<CreateContainerResponse>,
-        kept: Kept,
-        /// Dropping it gives the creation up.
-        go_on: Option<oneshot::Sender<()>>,
-    },
-    Created(Box<Live>),
-    Running(Box<Live>),
-    Ending(Box<Live>, Exit),
-    Stopped(Box<Live>, Exit),
-    /// The rest is with the task that removes it.
-    Removing(Exit),
-}
-
 /// What there is of a container from its creation to its removal.
 pub(crate) struct Live {
     pub(crate) container: coracle_runtime::Container,
@@ -126,19 +110,14 @@ impl Container {
 
     /// The word for its phase.
     pub(crate) fn status(&self) -> &'static str {
-        match self.phase {
-            Phase::Creating { .. } => "being created",
-            Phase::Created(_) => "created",
-            Phase::Running(_) => "running",
-            Phase::Ending(..) | Phase::Stopped(..) | Phase::Removing(_) => "stopped",
-        }
+        self.phase.name()
     }
 
     /// What the protocol says about it; nothing before it exists.
     pub(crate) fn state(&self) -> Option<ContainerState> {
         let (status, exit) = match &self.phase {
             _ if self.failed.is_some() => return None,
-            Phase::Creating { .. } => return None,
+            Phase::Creating { .. } | Phase::Changing => return None,
             Phase::Created(_) => (ContainerStatus::CONTAINER_STATUS_CREATED, None),
             // An ending container has not ended for anybody else: its output is not complete.
             Phase::Running(_) | Phase::Ending(..) => (ContainerStatus::CONTAINER_STATUS_RUNNING, None),
@@ -173,7 +152,7 @@ impl Container {
                 Ok(())
             }
             Phase::Created(live) | Phase::Running(live) => live.signal(libc::SIGKILL),
-            Phase::Ending(..) | Phase::Stopped(..) | Phase::Removing(_) => Ok(()),
+            Phase::Ending(..) | Phase::Stopped(..) | Phase::Removing(_) | Phase::Changing => Ok(()),
         }
     }
 }
@@ -187,9 +166,17 @@ impl Live {
         }
     }
 
-    /// Removes the cgroup and runs the poststop hooks.
+    /// Removes the cgroup and runs the poststop hooks. One that fails is for the log only (runtime specification,
+    /// "Lifecycle", 13).
     pub(crate) async fn remove(&self) -> Result<(), ContainerError> {
         own_cgroup::remove(&self.container.cgroup).await?;
+        if let Err(error) = self.run_poststop().await {
+            report::log(&self.container.id, chain(&error));
+        }
+        Ok(())
+    }
+
+    async fn run_poststop(&self) -> Result<(), ContainerError> {
         match self.container.poststop().map_err(ContainerError::Poststop)? {
             Some(hooks) => ready::finish(hooks).await.map_err(ContainerError::Poststop),
             None => Ok(()),

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use coracle_linux::pidfd;
 use coracle_linux::process::{self, Exit};
+use coracle_runtime::seccomp::Filter;
 use coracle_runtime::{ContainerId, CreateError, StartError};
 use coracle_shim_api::pod::{
     ContainerState, CreateContainerRequest, CreateContainerResponse, Empty, ExecOutput, ExecRequest,
@@ -81,56 +82,77 @@ impl Driver {
         let Some(mut entry) = self.containers.remove(id) else {
             return;
         };
-        let Phase::Creating { reply, kept, .. } = entry.phase else {
+        let Phase::Creating { reply, mut kept, .. } = entry.phase else {
+            // Once for each creation; but what is not being created is not to be forgotten for it.
+            self.containers.insert(id.into(), entry);
             return;
         };
-        // Replaced at once, one way or the other.
-        entry.phase = Phase::Removing(Exit::Code(0));
-        match result {
-            Some(Ok(container)) => self.keep(id, entry, *container, (reply, kept, making)),
-            Some(Err(error)) => give_up(entry, reply, ContainerError::Create(error).into()),
-            None => give_up(entry, reply, Refused::Cancelled(id.into())),
+        let refused = match result {
+            Some(Ok(container)) => {
+                entry.pid = container.pid.as_raw_nonzero().get().unsigned_abs();
+                entry.created_at = Some(SystemTime::now());
+                let mut live = self.adopt(id, *container, kept.seccomp.take(), making);
+                let log = open_log(&mut live, &mut kept);
+                entry.stdin = kept.ends.stdin;
+                entry.phase = Phase::Created(live);
+                return self.keep(id, entry, reply, log);
+            }
+            Some(Err(error)) => ContainerError::Create(error).into(),
+            None => Refused::Cancelled(id.into()),
+        };
+        // Everybody who waits for it is told that there will be none.
+        answer(reply, Err(refused));
+        for deleting in entry.deleting {
+            answer(deleting, Ok(Empty::new()));
         }
+        for waiting in entry.waiting {
+            answer(waiting, Err(Refused::Unknown(id.into())));
+        }
+    }
+
+    /// Sees to the end of a container's first process, whatever comes.
+    fn adopt(
+        &self,
+        id: &str,
+        container: coracle_runtime::Container,
+        seccomp: Option<Filter>,
+        making: Making,
+    ) -> Box<Live> {
+        for warning in &container.warnings {
+            report::log(id, warning);
+        }
+        let claim = Some(self.reaper.claim(container.pid));
+        drop(making);
+        let live = Box::new(Live {
+            container,
+            claim,
+            seccomp,
+        });
+        self.watch_exit(id, &live);
+        live
     }
 
     fn keep(
         &mut self,
         id: &str,
         mut entry: Container,
-        container: coracle_runtime::Container,
-        (reply, mut kept, making): (Reply<CreateContainerResponse>, Kept, Making),
+        reply: Reply<CreateContainerResponse>,
+        log: Result<Option<Log>, LogError>,
     ) {
-        entry.pid = container.pid.as_raw_nonzero().get().unsigned_abs();
-        entry.created_at = Some(SystemTime::now());
-        for warning in &container.warnings {
-            report::log(id, warning);
-        }
-        let claim = Some(self.reaper.claim(container.pid));
-        drop(making);
-        let mut live = Box::new(Live {
-            container,
-            claim,
-            seccomp: kept.seccomp.take(),
-        });
-        self.watch_exit(id, &live);
-        match open_log(&mut live, &mut kept) {
+        match log {
             Ok(log) => {
                 entry.log = log;
-                entry.stdin = kept.ends.stdin;
                 let (pid, created_at) = (entry.pid, nanoseconds(entry.created_at));
-                answer(
-                    reply,
-                    Ok(CreateContainerResponse {
-                        pid,
-                        created_at,
-                        ..Default::default()
-                    }),
-                );
+                let response = CreateContainerResponse {
+                    pid,
+                    created_at,
+                    ..Default::default()
+                };
+                answer(reply, Ok(response));
             }
             // Answered when it is gone again.
             Err(error) => entry.failed = Some((reply, ContainerError::Log(error).into())),
         }
-        entry.phase = Phase::Created(live);
         if entry.failed.is_some() || !entry.deleting.is_empty() {
             let _ = entry.end();
         }
@@ -169,30 +191,20 @@ impl Driver {
         self.running_pod()?;
         let trace = self.trace.clone();
         let entry = self.container(id)?;
-        if !matches!(entry.phase, Phase::Created(_)) {
-            return Err(Refused::ContainerState {
-                id: id.into(),
-                is: entry.status(),
-                wanted: "created",
-            });
-        }
-        let Phase::Created(mut live) = std::mem::replace(&mut entry.phase, Phase::Removing(Exit::Code(0)))
-        else {
-            return Err(Refused::Unknown(id.into()));
+        let not_created = |is| Refused::ContainerState {
+            id: id.into(),
+            is,
+            wanted: "created",
         };
-        let starting = live.container.start();
-        entry.phase = match &starting {
-            Ok(_) => Phase::Running(live),
-            Err(_) => Phase::Created(live),
+        let Some(starting) = entry.phase.start() else {
+            return Err(not_created(entry.status()));
         };
         let starting = starting.map_err(|error| match error {
             // Killed, and its end not yet collected.
-            StartError::Ended => Refused::ContainerState {
-                id: id.into(),
-                is: "ended",
-                wanted: "created",
-            },
-            error => ContainerError::Start(error).into(),
+            StartError::Ended => not_created("ended"),
+            StartError::NotWaiting | StartError::Channel(_) | StartError::Exec(_) | StartError::Hook(_) => {
+                ContainerError::Start(error).into()
+            }
         })?;
         entry.started_at = Some(SystemTime::now());
         let (making, name) = (self.reaper.making(), id.to_owned());
@@ -238,7 +250,7 @@ impl Driver {
         }
         let entry = self.container(&request.id)?;
         match &entry.phase {
-            Phase::Creating { .. } => Err(Refused::ContainerState {
+            Phase::Creating { .. } | Phase::Changing => Err(Refused::ContainerState {
                 id: request.id.clone(),
                 is: entry.status(),
                 wanted: "created, running or stopped",
@@ -322,17 +334,6 @@ impl Driver {
             }
             Err(error) => answer(reply, Err(error.into())),
         }
-    }
-}
-
-/// Tells everybody who waits for a container that there will be none.
-fn give_up(entry: Container, reply: Reply<CreateContainerResponse>, refused: Refused) {
-    answer(reply, Err(refused));
-    for deleting in entry.deleting {
-        answer(deleting, Ok(Empty::new()));
-    }
-    for waiting in entry.waiting {
-        answer(waiting, Err(Refused::Unknown(entry.id.clone())));
     }
 }
 

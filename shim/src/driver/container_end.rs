@@ -9,10 +9,9 @@ use tokio::sync::oneshot;
 
 use super::{Driver, Event};
 use crate::call::{Refused, answer};
-use crate::container::{ContainerError, Live, Phase};
+use crate::container::{ContainerError, Live};
 use crate::own_cgroup;
 use crate::pod::PidMode;
-use crate::report::{self, chain};
 use crate::streams::log::Log;
 
 impl Driver {
@@ -22,23 +21,17 @@ impl Driver {
         let Some(entry) = self.containers.get_mut(id) else {
             return;
         };
+        if !entry.phase.exit(exit) {
+            return;
+        }
         entry.finished_at = Some(SystemTime::now());
-        let mut live = match std::mem::replace(&mut entry.phase, Phase::Removing(exit)) {
-            Phase::Created(live) | Phase::Running(live) => live,
-            other => {
-                entry.phase = other;
-                return;
-            }
-        };
-        live.claim = None;
-        let cgroup = live.container.cgroup.clone();
+        let cgroup = entry.phase.live().map(|live| live.container.cgroup.clone());
         let drained = entry.log.as_ref().map(Log::drained);
-        entry.phase = Phase::Ending(live, exit);
         let name = id.to_owned();
         self.begin(async move {
             let step = trace.begin("Stop", "settle", &name);
             // With a PID namespace of its own the kernel has ended the rest before the first process was collected.
-            if !own_pid_namespace {
+            if let Some(cgroup) = cgroup.filter(|_| !own_pid_namespace) {
                 // What cannot be killed now shows when the cgroup is removed.
                 let _ = own_cgroup::sweep(&cgroup).await;
             }
@@ -54,23 +47,16 @@ impl Driver {
         let Some(entry) = self.containers.get_mut(id) else {
             return;
         };
-        let (live, exit) = match std::mem::replace(&mut entry.phase, Phase::Removing(Exit::Code(0))) {
-            Phase::Ending(live, exit) => (live, exit),
-            other => {
-                entry.phase = other;
-                return;
-            }
-        };
+        if !entry.phase.settle() {
+            return;
+        }
         // The counter goes away with the cgroup, which is ours to remove: so this is never too late.
-        entry.oom_killed = live
-            .container
-            .cgroup
-            .oom_kills()
-            .ok()
-            .flatten()
-            .is_some_and(|count| count > 0);
+        let kills = entry
+            .phase
+            .live()
+            .and_then(|live| live.container.cgroup.oom_kills().ok().flatten());
+        entry.oom_killed = kills.is_some_and(|count| count > 0);
         entry.stdin = None;
-        entry.phase = Phase::Stopped(live, exit);
         if let Some(state) = entry.state() {
             entry
                 .waiting
@@ -87,13 +73,10 @@ impl Driver {
             return;
         };
         let wanted = entry.failed.is_some() || !entry.deleting.is_empty();
-        if !wanted || !matches!(entry.phase, Phase::Stopped(..)) {
+        if !wanted {
             return;
         }
-        if let Phase::Stopped(live, exit) =
-            std::mem::replace(&mut entry.phase, Phase::Removing(Exit::Code(0)))
-        {
-            entry.phase = Phase::Removing(exit);
+        if let Some(live) = entry.phase.lend() {
             let (making, name) = (self.reaper.making(), id.to_owned());
             self.begin(async move {
                 let step = trace.begin("DeleteContainer", "", &name);
@@ -108,18 +91,10 @@ impl Driver {
         let Some(mut entry) = self.containers.remove(id) else {
             return;
         };
-        // A poststop hook that failed is for the log only (runtime specification, "Lifecycle", 13).
-        let failed = match result {
-            Err(ContainerError::Poststop(error)) => {
-                report::log(id, chain(&ContainerError::Poststop(error)));
-                None
-            }
-            Err(error) => Some(Refused::NotRemoved {
-                id: id.into(),
-                source: Arc::new(error),
-            }),
-            Ok(()) => None,
-        };
+        let failed = result.err().map(|error| Refused::NotRemoved {
+            id: id.into(),
+            source: Arc::new(error),
+        });
         if let Some((reply, refused)) = entry.failed.take() {
             answer(reply, Err(refused));
         }
@@ -134,9 +109,7 @@ impl Driver {
             .deleting
             .drain(..)
             .for_each(|reply| answer(reply, Err(refused.clone())));
-        if let Phase::Removing(exit) = entry.phase {
-            entry.phase = Phase::Stopped(live, exit);
-        }
+        entry.phase.give_back(live);
         self.containers.insert(id.into(), entry);
         self.fail_shutdown(refused);
     }

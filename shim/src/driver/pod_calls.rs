@@ -1,9 +1,12 @@
 //! Calls about the pod as a whole.
 
+use std::mem;
+
 use coracle_shim_api::pod::{Empty, StartPodRequest, StartPodResponse, StateResponse};
 
 use super::{Driver, Event, PodPhase};
 use crate::call::{Refused, Reply, answer};
+use crate::container::Container;
 use crate::pod::{Pod, PodError, PodPlan};
 use crate::reaper::Making;
 
@@ -16,6 +19,27 @@ impl PodPhase {
             Self::Failed => "one whose start failed",
             Self::Stopping(_) | Self::Leaving => "being stopped",
             Self::Stopped(_) => "stopped",
+        }
+    }
+
+    /// Running -> Stopping. False: it is in another phase.
+    fn stop(&mut self) -> bool {
+        let (next, begun) = match mem::replace(self, Self::Leaving) {
+            Self::Running(pod) => (Self::Stopping(pod), true),
+            other => (other, false),
+        };
+        *self = next;
+        begun
+    }
+
+    /// Stopping, Stopped -> Leaving: the pod, for the task that goes on with it. `None`: it is in another phase.
+    fn lend(&mut self) -> Option<Box<Pod>> {
+        match mem::replace(self, Self::Leaving) {
+            Self::Stopping(pod) | Self::Stopped(pod) => Some(pod),
+            other => {
+                *self = other;
+                None
+            }
         }
     }
 }
@@ -102,24 +126,13 @@ impl Driver {
     }
 
     pub(super) fn stop_pod(&mut self, reply: Reply<Empty>) {
-        match std::mem::replace(&mut self.phase, PodPhase::Leaving) {
-            PodPhase::Running(pod) => {
+        match &self.phase {
+            PodPhase::Running(_) | PodPhase::Stopping(_) | PodPhase::Leaving => {
                 self.stop_replies.push(reply);
-                self.phase = PodPhase::Stopping(pod);
-                self.end_all_containers();
+                self.begin_to_stop();
             }
-            phase @ (PodPhase::Stopping(_) | PodPhase::Leaving) => {
-                self.stop_replies.push(reply);
-                self.phase = phase;
-            }
-            phase @ PodPhase::Starting => {
-                answer(reply, Err(Refused::PodState(phase.name())));
-                self.phase = phase;
-            }
-            phase @ (PodPhase::New | PodPhase::Failed | PodPhase::Stopped(_)) => {
-                answer(reply, Ok(Empty::new()));
-                self.phase = phase;
-            }
+            PodPhase::Starting => answer(reply, Err(Refused::PodState(self.phase.name()))),
+            PodPhase::New | PodPhase::Failed | PodPhase::Stopped(_) => answer(reply, Ok(Empty::new())),
         }
     }
 
@@ -129,63 +142,63 @@ impl Driver {
     }
 
     pub(super) fn shutdown(&mut self, reply: Reply<Empty>) {
-        match std::mem::replace(&mut self.phase, PodPhase::Leaving) {
-            PodPhase::Running(pod) => {
-                self.phase = PodPhase::Stopping(pod);
-                self.end_all_containers();
-            }
-            phase @ PodPhase::Starting => {
-                answer(reply, Err(Refused::PodState(phase.name())));
-                self.phase = phase;
-                return;
-            }
-            phase => self.phase = phase,
+        if let PodPhase::Starting = self.phase {
+            return answer(reply, Err(Refused::PodState(self.phase.name())));
         }
+        self.begin_to_stop();
         self.shutdown_replies.push(reply);
     }
 
+    fn begin_to_stop(&mut self) {
+        if self.phase.stop() {
+            self.end_all_containers();
+        }
+    }
+
     pub(super) fn pod_removed(&mut self, pod: Box<Pod>, result: Result<(), PodError>) {
+        self.phase = PodPhase::Stopped(pod);
         match result {
-            Ok(()) => {
-                self.phase = PodPhase::Stopped(pod);
-                self.finish();
-            }
-            Err(error) => {
-                self.phase = PodPhase::Stopped(pod);
-                answer_all(&mut self.shutdown_replies, Err(error.into()));
-            }
+            Ok(()) => self.finish(),
+            Err(error) => answer_all(&mut self.shutdown_replies, Err(error.into())),
         }
     }
 
     /// Takes the next step of stopping or leaving, if it is time for it.
     pub(super) fn advance(&mut self) {
         let leaving = !self.shutdown_replies.is_empty();
-        match std::mem::replace(&mut self.phase, PodPhase::Leaving) {
-            PodPhase::Stopping(mut pod)
-                if self.containers.values().all(|container| container.has_stopped()) =>
-            {
-                let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
-                self.begin(async move {
-                    let step = trace.begin("StopPod", "init", &id);
-                    let stopped = step.end(pod.stop().await);
-                    Event::PodStopped(pod, stopped)
-                });
-            }
-            PodPhase::Stopped(mut pod) if leaving && self.containers.is_empty() => {
-                let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
-                self.begin(async move {
-                    let step = trace.begin("Shutdown", "remove", &id);
-                    let removed = step.end(pod.remove().await);
-                    Event::PodRemoved(pod, removed)
-                });
-            }
-            phase @ PodPhase::Stopped(_) if leaving => {
-                self.phase = phase;
-                self.remove_all_containers();
-            }
+        match &self.phase {
+            PodPhase::Stopping(_) if self.containers.values().all(Container::has_stopped) => self.end_pod(),
+            PodPhase::Stopped(_) if leaving && self.containers.is_empty() => self.remove_pod(),
+            PodPhase::Stopped(_) if leaving => self.remove_all_containers(),
             PodPhase::New | PodPhase::Failed if leaving => self.finish(),
-            phase => self.phase = phase,
+            PodPhase::New
+            | PodPhase::Starting
+            | PodPhase::Running(_)
+            | PodPhase::Failed
+            | PodPhase::Stopping(_)
+            | PodPhase::Leaving
+            | PodPhase::Stopped(_) => {}
         }
+    }
+
+    fn end_pod(&mut self) {
+        let Some(mut pod) = self.phase.lend() else { return };
+        let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
+        self.begin(async move {
+            let step = trace.begin("StopPod", "init", &id);
+            let stopped = step.end(pod.stop().await);
+            Event::PodStopped(pod, stopped)
+        });
+    }
+
+    fn remove_pod(&mut self) {
+        let Some(mut pod) = self.phase.lend() else { return };
+        let (trace, id) = (self.trace.clone(), self.sandbox_id.clone());
+        self.begin(async move {
+            let step = trace.begin("Shutdown", "remove", &id);
+            let removed = step.end(pod.remove().await);
+            Event::PodRemoved(pod, removed)
+        });
     }
 
     /// A container that could not be removed keeps the shim from leaving; the caller may ask again.

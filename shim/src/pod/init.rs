@@ -9,6 +9,7 @@
 //! of the host through /proc/1/root, so: a root with nothing in it, and PR_SET_DUMPABLE 0, which must come after the exec
 //! because execve(2) sets it back. StartPod waits for the byte, so no container ever runs beside a dumpable init.
 
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,6 +19,7 @@ use coracle_linux::mount::{Attr, FsContext};
 use coracle_linux::namespace::{self, Namespaces};
 use coracle_linux::process::{self, Clone};
 use coracle_linux::{pidfd, prctl, socket};
+use coracle_runtime::cgroup::CgroupError;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions};
@@ -26,6 +28,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::bare_root;
 use crate::own_cgroup::OwnCgroup;
 use crate::ready;
+use crate::report;
 
 /// The running init of a pod.
 pub(crate) struct Init {
@@ -114,40 +117,62 @@ pub(crate) fn is_wanted() -> bool {
 
 /// The init's program.
 pub(crate) fn run() -> ExitCode {
-    match protect_and_reap() {
-        Ok(never) => match never {},
-        Err(error) => {
-            eprintln!("coracle-shim: pod init: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = protect().and_then(|()| say_ready_and_reap().map_err(InitProgramError::Reap));
+    say(&error);
+    ExitCode::FAILURE
+}
+
+/// Why a child is no init. Nobody but the shim's log hears of it.
+#[derive(Debug, thiserror::Error)]
+enum InitProgramError {
+    #[error("enter its cgroup")]
+    Cgroup(#[source] CgroupError),
+    #[error("leave the host's mounts")]
+    Root(#[source] io::Error),
+    #[error("execute the shim's own program")]
+    Execute(#[source] io::Error),
+    #[error("give up its capabilities")]
+    Protect(#[source] io::Error),
+    #[error("wait for children")]
+    Reap(#[source] io::Error),
+}
+
+fn say(error: &InitProgramError) {
+    eprintln!("coracle-shim: pod init: {}", report::chain(error));
 }
 
 /// In the clone, before the exec.
 fn become_init(cgroup: &OwnCgroup, program: &OwnedFd, ready: &OwnedFd) -> u8 {
-    let Err(error) = try_become_init(cgroup, program, ready);
-    eprintln!("coracle-shim: pod init: {error}");
+    let entered = cgroup.enter().map_err(InitProgramError::Cgroup);
+    let left = entered.and_then(|()| leave_mounts().map_err(InitProgramError::Root));
+    let Err(error) = left.and_then(|()| execute(program, ready).map_err(InitProgramError::Execute));
+    say(&error);
     1
 }
 
-fn try_become_init(
-    cgroup: &OwnCgroup,
-    program: &OwnedFd,
-    ready: &OwnedFd,
-) -> io::Result<std::convert::Infallible> {
-    cgroup.enter().map_err(io::Error::other)?;
+fn leave_mounts() -> io::Result<()> {
     let root = FsContext::open("tmpfs")?;
     root.set("nr_inodes", "1")?;
-    bare_root::enter(root.mount(Attr::RDONLY | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC)?)?;
-    // The channel becomes standard input, so that nothing else is open behind the exec. Errors still have the shim's
-    // standard error.
+    bare_root::enter(root.mount(Attr::RDONLY | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC)?)
+}
+
+/// The channel becomes standard input, so that nothing else is open behind the exec. Errors still have the shim's standard
+/// error.
+fn execute(program: &OwnedFd, ready: &OwnedFd) -> io::Result<Infallible> {
     rustix::stdio::dup2_stdin(ready)?;
     rustix::stdio::dup2_stdout(ready)?;
     process::close_on_exec_from(3)?;
     process::fexecve(program.as_fd(), &[CString::from(NAME_C)], &[])
 }
 
-fn protect_and_reap() -> io::Result<std::convert::Infallible> {
+fn protect() -> Result<(), InitProgramError> {
+    drop_capabilities().map_err(InitProgramError::Protect)?;
+    prctl::set_no_new_privs().map_err(InitProgramError::Protect)?;
+    // Last: a change of credentials can set it again (prctl(2)).
+    prctl::set_dumpable(false).map_err(InitProgramError::Protect)
+}
+
+fn drop_capabilities() -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
     for capability in CapabilitySet::all().iter() {
         // EINVAL: one that this kernel does not know yet.
@@ -162,10 +187,10 @@ fn protect_and_reap() -> io::Result<std::convert::Infallible> {
             inheritable: none,
         },
     )?;
-    prctl::set_no_new_privs()?;
-    // Last: a change of credentials can set it again (prctl(2)).
-    prctl::set_dumpable(false)?;
+    Ok(())
+}
 
+fn say_ready_and_reap() -> io::Result<Infallible> {
     let mut ended = SigSet::empty();
     ended.add(Signal::SIGCHLD);
     ended.thread_block()?;
