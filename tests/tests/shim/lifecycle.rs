@@ -1,6 +1,7 @@
 //! From StartPod to Shutdown.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use coracle_shim_api::Code;
 use coracle_shim_api::pod::{ContainerStatus, NamespaceMode};
@@ -8,7 +9,7 @@ use coracle_shim_api::pod::{ContainerStatus, NamespaceMode};
 use serde_json::json;
 
 use coracle_tests::cgroup;
-use coracle_tests::wait::wait_until;
+use coracle_tests::wait::{PATIENCE, wait_until};
 
 use crate::pod::{mounts, spec, with_shim};
 
@@ -129,6 +130,60 @@ fn a_container_that_eats_memory_is_reported_as_oom_killed() {
         pod.run("killed", "kill -9 $$").await;
         let state = pod.wait("killed").await;
         assert_eq!((state.exit_code, state.oom_killed), (137, false));
+        pod
+    });
+}
+
+#[test]
+fn a_container_that_is_being_removed_has_its_exit_code() {
+    with_shim(|pod| async move {
+        pod.start_pod().await;
+        let hooked = pod.scratch().join("hooked");
+        let script = format!(
+            "echo > {0}; until [ -e {0}.go ]; do sleep 0.01; done",
+            hooked.display()
+        );
+        let mut config = spec(&["/bin/sh", "-c", "exit 7"], &format!("{}/pod/c", pod.cgroup));
+        config["hooks"] = json!({"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+        let (request, _) = pod.container_of("c", &config);
+        pod.call(pod.client.create_container(&request)).await.unwrap();
+        pod.call(pod.client.start_container("c")).await.unwrap();
+        assert_eq!(pod.wait("c").await.exit_code, 7);
+        let (deleted, ()) = tokio::join!(pod.call(pod.client.delete_container("c")), async {
+            let begun = Instant::now();
+            while !hooked.exists() {
+                assert!(begun.elapsed() < PATIENCE, "the poststop hook does not run");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let state = pod.client.state().await.unwrap();
+            let [c] = state.containers.as_slice() else {
+                panic!("{} containers", state.containers.len())
+            };
+            let stopped = ContainerStatus::CONTAINER_STATUS_STOPPED;
+            assert_eq!((c.status.enum_value(), c.exit_code), (Ok(stopped), 7));
+            fs::write(hooked.with_extension("go"), "").unwrap();
+        });
+        deleted.unwrap();
+        pod
+    });
+}
+
+#[test]
+fn a_signal_to_all_reaches_the_first_process_too() {
+    with_shim(|pod| async move {
+        pod.start_pod().await;
+        let child = r#"trap "echo child; exit" TERM; echo > /dev/shm/ready; while :; do sleep 0.02; done"#;
+        let first = "trap 'wait $!; echo first; exit 0' TERM";
+        let script = format!("{first}; sh -c '{child}' & while :; do sleep 0.02; done");
+        let log = pod.run("c", &script).await;
+        let ready = ["sh", "-c", "until [ -e /dev/shm/ready ]; do sleep 0.01; done"];
+        pod.exec("c", &ready).await.unwrap();
+        pod.call(pod.client.kill_container("c", 15, true)).await.unwrap();
+        assert_eq!(pod.wait("c").await.exit_code, 0);
+        let text = fs::read_to_string(log).unwrap();
+        for said in [" F child\n", " F first\n"] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
         pod
     });
 }
