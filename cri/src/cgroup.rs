@@ -30,11 +30,11 @@ struct Hierarchy {
 /// What went wrong with a cgroup.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CgroupError {
-    #[error("read {}: {source}", path.display())]
+    #[error("read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("write {}: {source}", path.display())]
+    #[error("write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("remove cgroup {}: {source}", path.display())]
+    #[error("remove cgroup {}", path.display())]
     Remove { path: PathBuf, source: io::Error },
     #[error("cgroup {0}: processes did not leave after SIGKILL")]
     StillThere(String),

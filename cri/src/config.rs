@@ -80,9 +80,9 @@ pub(crate) enum UnsetSeccompProfile {
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    #[error("read configuration {}: {source}", path.display())]
+    #[error("read configuration {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("configuration {}: {source}", path.display())]
+    #[error("configuration {}", path.display())]
     Parse {
         path: PathBuf,
         source: Box<toml::de::Error>,
@@ -93,7 +93,7 @@ pub(crate) enum ConfigError {
     Relative { key: &'static str, path: PathBuf },
     #[error("cgroup_root {0:?}: wants an absolute path below the hierarchies' roots, like \"/coracle\"")]
     CgroupRoot(String),
-    #[error("stats_period_s: 0 is no period")]
+    #[error("stats_period_s: must be at least 1")]
     StatsPeriod,
 }
 
@@ -248,7 +248,7 @@ mod tests {
             ("unset_seccomp_profile = \"none\"", "unset_seccomp_profile"),
         ];
         for (text, names) in cases {
-            let error = load(text, &[]).unwrap_err().to_string();
+            let error = crate::error::chain(&load(text, &[]).unwrap_err());
             assert!(error.contains(names), "{text}: {error}");
         }
     }

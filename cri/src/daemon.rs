@@ -37,7 +37,7 @@ pub(crate) struct Daemon {
 pub(crate) enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("images: {0}")]
+    #[error("images")]
     Images(#[from] coracle_images::OpenError),
     #[error(transparent)]
     Shim(#[from] ShimError),
@@ -47,7 +47,7 @@ pub(crate) enum StartError {
     Cgroup(#[from] CgroupError),
     #[error("{}: another coracled uses this --state", .0.display())]
     StateTaken(PathBuf),
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tonic::Code;
 
+use crate::error::chain;
 use crate::pods::Pods;
 
 /// A file system on a loaded disk answers within seconds.
@@ -30,10 +32,20 @@ const ATTEMPTS: u32 = 5;
 pub(crate) enum HostPathError {
     #[error("{}: no answer within {} s: its file system hangs", .0.display(), PATIENCE.as_secs())]
     Hangs(PathBuf),
-    #[error("{}: start a thread: {source}", path.display())]
+    #[error("{}: start a thread", path.display())]
     Thread { path: PathBuf, source: io::Error },
     #[error("{}: the thread was ended", .0.display())]
     Ended(PathBuf),
+}
+
+impl HostPathError {
+    /// Its code for clients.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            HostPathError::Hangs(_) => Code::DeadlineExceeded,
+            HostPathError::Thread { .. } | HostPathError::Ended(_) => Code::Internal,
+        }
+    }
 }
 
 /// Runs `work` beside the executor, alone on this path. When this is dropped or gives up, the work goes on, and its result
@@ -107,7 +119,7 @@ pub(crate) async fn take_back(made: &[String]) {
         let _ = tell.send(());
     });
     if let Err(error) = started {
-        tracing::warn!(?made, %error, "cannot take back what was made");
+        tracing::warn!(?made, error = %chain(&error), "cannot take back what was made");
     } else if tokio::time::timeout(UNDO, told).await.is_err() {
         tracing::warn!(?made, "what was made is taken back when its file system answers");
     }

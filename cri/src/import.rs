@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use coracle_cri::import_v1::image_import_server::ImageImport;
 use coracle_cri::import_v1::{ImportRequest, ImportResponse, ImportedImage};
-use coracle_images::{Image, Reference};
+use coracle_images::{Image, Reference, ReferenceError};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::daemon::Daemon;
-use crate::image_service::status;
+use crate::grpc;
+use crate::image_service::code_of;
 
 /// Between the socket and the unpacking.
 const BUFFER: usize = 1 << 20;
@@ -45,7 +46,7 @@ impl ImageImport for Import {
         let (write, read) = tokio::io::duplex(BUFFER);
         let import = async {
             let images = self.daemon.images.import(read, name.as_ref()).await;
-            images.map_err(|error| status(error.kind(), &error))
+            images.map_err(|error| grpc::status(code_of(error.kind()), &error))
         };
         // A client that goes away is not the end of the archive: its error drops the import.
         let (imported, ()) = tokio::try_join!(import, feed(write, first.chunk, stream))?;
@@ -68,8 +69,13 @@ async fn feed(
     Ok(())
 }
 
+/// The name is not one that an image can have.
+#[derive(Debug, thiserror::Error)]
+#[error("name")]
+struct NameError(#[from] ReferenceError);
+
 fn parse(name: &str) -> Result<Reference, Status> {
-    Reference::parse(name).map_err(|error| Status::invalid_argument(format!("name: {name:?}: {error}")))
+    Reference::parse(name).map_err(|error| grpc::status(Code::InvalidArgument, &NameError::from(error)))
 }
 
 fn item(image: &Arc<Image>) -> ImportedImage {

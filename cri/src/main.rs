@@ -15,6 +15,8 @@ mod cgroup_parents;
 mod clock;
 mod config;
 mod daemon;
+mod error;
+mod grpc;
 mod host_path;
 mod image_service;
 mod import;
@@ -38,6 +40,7 @@ use clap::Parser as _;
 
 use crate::config::{Config, ConfigError, Flags};
 use crate::daemon::{Daemon, StartError};
+use crate::error::chain;
 use crate::serve::ServeError;
 use crate::steps::ParseFailPointError;
 
@@ -52,10 +55,10 @@ enum Error {
     Start(#[from] StartError),
     #[error(transparent)]
     Serve(#[from] ServeError),
-    #[error("start the executor: {0}")]
-    Executor(std::io::Error),
-    #[error("write: {0}")]
-    Output(std::io::Error),
+    #[error("start the executor")]
+    Executor(#[source] std::io::Error),
+    #[error("write the names of the steps")]
+    Output(#[source] std::io::Error),
 }
 
 fn main() -> ExitCode {
@@ -69,7 +72,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("coracled: {error}");
+            eprintln!("coracled: {}", chain(&error));
             ExitCode::FAILURE
         }
     }

@@ -12,7 +12,7 @@ const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-
 
 /// A file of the pod cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} {}: {source}", path.display())]
+#[error("{action} {}", path.display())]
 pub(crate) struct PodFileError {
     action: &'static str,
     path: PathBuf,

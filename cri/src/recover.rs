@@ -19,6 +19,7 @@ use coracle_shim_api::pod::{ContainerState, StateResponse};
 use tokio::task::JoinHandle;
 
 use crate::daemon::Daemon;
+use crate::error::chain;
 use crate::pods::{Container, Progress, Sandbox, Shim};
 use crate::runtime_service::half_done;
 use crate::shims::{self, dead, watch};
@@ -42,7 +43,9 @@ pub(crate) async fn recover(daemon: &Arc<Daemon>) {
             tracing::warn!("records may be missing: what they do not name stays until the next start");
         }
         Ok(()) => remove_orphans(daemon).await,
-        Err(error) => tracing::error!(%error, "cannot read the records: what they do not name stays"),
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "cannot read the records: what they do not name stays");
+        }
     }
     daemon.shims.remove_empty_cgroups();
 }
@@ -148,13 +151,13 @@ async fn finish_removals(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, phase: Sa
         if container.is_being_removed()
             && let Err(error) = half_done::finish_remove_container(daemon, &container).await
         {
-            tracing::warn!(container = container.id, %error, "cannot finish its removal");
+            tracing::warn!(container = container.id, error = %chain(&error), "cannot finish its removal");
         }
     }
     if phase == SandboxPhase::Removing
         && let Err(error) = half_done::finish_remove_pod_sandbox(daemon, sandbox).await
     {
-        tracing::warn!(sandbox = sandbox.id, %error, "cannot finish its removal");
+        tracing::warn!(sandbox = sandbox.id, error = %chain(&error), "cannot finish its removal");
     }
 }
 
@@ -172,7 +175,9 @@ async fn after_reboot(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     if attached {
         match daemon.network.detach(&record).await {
             Ok(()) => attached = false,
-            Err(error) => tracing::warn!(sandbox = sandbox.id, %error, "cannot give back its network"),
+            Err(error) => {
+                tracing::warn!(sandbox = sandbox.id, error = %chain(&error), "cannot give back its network");
+            }
         }
     }
     let saved = sandbox.save(&daemon.store, |record| {
@@ -183,7 +188,7 @@ async fn after_reboot(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
         record.boot_id.clone_from(&daemon.boot_id);
     });
     if let Err(error) = saved {
-        tracing::error!(sandbox = sandbox.id, %error, "cannot save the sandbox");
+        tracing::error!(sandbox = sandbox.id, error = %chain(&error), "cannot save the sandbox");
     }
 }
 
@@ -192,11 +197,11 @@ async fn find_shim(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, asked: Asked) -
     let found = match asked.await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
-            tracing::warn!(sandbox = sandbox.id, %error, "its shim is given up");
+            tracing::warn!(sandbox = sandbox.id, error = %chain(&error), "its shim is given up");
             None
         }
         Err(error) => {
-            tracing::error!(sandbox = sandbox.id, %error, "its shim was not looked for");
+            tracing::error!(sandbox = sandbox.id, error = %chain(&error), "its shim was not looked for");
             None
         }
     };
@@ -236,7 +241,9 @@ async fn adopt_later(daemon: Arc<Daemon>, sandbox: Arc<Sandbox>, shim: Shim) {
         let containers = daemon.pods.containers_of(&sandbox.id);
         match shim.client.state().await {
             Ok(state) => return adopt(&daemon, &sandbox, &containers, &state, &shim).await,
-            Err(error) => tracing::debug!(sandbox = sandbox.id, %error, "its shim is still silent"),
+            Err(error) => {
+                tracing::debug!(sandbox = sandbox.id, error = %chain(&error), "its shim is still silent");
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -277,7 +284,7 @@ async fn adopt(
 async fn not_ready(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     let _alone = sandbox.lifecycle.write().await;
     if let Err(error) = sandbox.save_not_ready(&daemon.store) {
-        tracing::error!(sandbox = sandbox.id, %error, "cannot save the sandbox");
+        tracing::error!(sandbox = sandbox.id, error = %chain(&error), "cannot save the sandbox");
     }
 }
 
@@ -306,7 +313,7 @@ async fn remove_orphans(daemon: &Arc<Daemon>) {
             shims::collect_ended(found.started).await;
         }
         if let Err(error) = std::fs::remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove");
+            tracing::warn!(path = %path.display(), error = %chain(&error), "cannot remove");
         }
     }
 }

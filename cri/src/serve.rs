@@ -25,7 +25,7 @@ const BACKLOG: i32 = 1024;
 /// Why nothing is served any more.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}", path.display())]
     Socket {
         action: &'static str,
         path: PathBuf,
@@ -35,10 +35,10 @@ pub(crate) enum ServeError {
     Taken(PathBuf),
     #[error("listen {}: there is something else than a socket", .0.display())]
     NoSocket(PathBuf),
-    #[error("serve: {0}")]
+    #[error("serve")]
     Transport(#[from] tonic::transport::Error),
-    #[error("install signal handler: {0}")]
-    Signal(io::Error),
+    #[error("install signal handler")]
+    Signal(#[source] io::Error),
 }
 
 /// Takes the socket's path, of any length; a socket file that nobody listens on is replaced.

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use coracle_cri::runtime_v1 as v1;
 use coracle_cri::runtime_v1::image_service_server::ImageService;
-use coracle_images::{Image, ImageUser, Kind};
+use coracle_images::{Image, ImageUser, Kind, ReferenceError};
 use tonic::{Code, Request, Response, Status};
 
 use crate::daemon::Daemon;
-use crate::runtime_service::unimplemented;
+use crate::grpc::{self, unimplemented};
 
 /// CRI's ImageService on this daemon.
 #[derive(Debug)]
@@ -88,38 +88,37 @@ impl ImageService for Images {
     }
 }
 
-/// The gRPC code of an image error.
-pub(crate) fn status(kind: Kind, error: &dyn std::error::Error) -> Status {
-    let code = match kind {
+/// What a request for an image lacks.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error("image.image: missing")]
+    Missing,
+    #[error("image.image")]
+    Reference(#[from] ReferenceError),
+}
+
+impl From<RequestError> for Status {
+    fn from(error: RequestError) -> Status {
+        grpc::status(Code::InvalidArgument, &error)
+    }
+}
+
+/// The gRPC code of a kind of image error.
+pub(crate) fn code_of(kind: Kind) -> Code {
+    match kind {
         Kind::InvalidArgument => Code::InvalidArgument,
         Kind::NotFound => Code::NotFound,
         Kind::Unauthorized => Code::PermissionDenied,
         Kind::Unavailable => Code::Unavailable,
         Kind::Corrupt => Code::DataLoss,
         Kind::Internal => Code::Internal,
-    };
-    Status::new(code, chain(error))
-}
-
-/// The whole chain on one line: outer texts do not repeat what is below them.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
     }
-    text
 }
 
-fn name(image: Option<v1::ImageSpec>) -> Result<String, Status> {
+fn name(image: Option<v1::ImageSpec>) -> Result<String, RequestError> {
     let name = image.unwrap_or_default().image;
     if name.is_empty() {
-        Err(Status::invalid_argument("image.image: missing"))
+        Err(RequestError::Missing)
     } else {
         Ok(name)
     }
@@ -146,7 +145,7 @@ fn item(image: &Image) -> v1::Image {
 }
 
 fn info(image: &Image) -> Result<HashMap<String, String>, Status> {
-    let config = serde_json::to_string(&image.config)
-        .map_err(|error| Status::internal(format!("image {}: {error}", image.id)))?;
+    let config =
+        serde_json::to_string(&image.config).map_err(|error| grpc::status(Code::Internal, &error))?;
     Ok(HashMap::from([("imageSpec".to_owned(), config)]))
 }

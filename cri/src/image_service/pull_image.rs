@@ -4,22 +4,22 @@ use coracle_cri::runtime_v1::{AuthConfig, PullImageRequest, PullImageResponse};
 use coracle_images::{Auth, Reference};
 use tonic::Status;
 
-use super::{name, status};
+use super::{RequestError, code_of, name};
 use crate::daemon::Daemon;
+use crate::grpc;
 
 pub(super) async fn pull_image(
     daemon: &Daemon,
     request: PullImageRequest,
 ) -> Result<PullImageResponse, Status> {
     let name = name(request.image)?;
-    let reference = Reference::parse(&name)
-        .map_err(|error| Status::invalid_argument(format!("image.image: {name:?}: {error}")))?;
+    let reference = Reference::parse(&name).map_err(RequestError::from)?;
     let auth = request.auth.map(auth);
     let image = daemon
         .images
         .pull(&reference, auth.as_ref(), &daemon.config.registry_config_dir)
         .await
-        .map_err(|error| status(error.kind(), &error))?;
+        .map_err(|error| grpc::status(code_of(error.kind()), &error))?;
     Ok(PullImageResponse {
         image_ref: image.id.clone(),
     })

@@ -1,11 +1,11 @@
 //! RemoveImage: with all its names. An image that is not there is removed; containers that use it keep their layers.
 
 use coracle_cri::runtime_v1::{RemoveImageRequest, RemoveImageResponse};
-use coracle_images::Kind;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::{name, status};
+use super::name;
 use crate::daemon::Daemon;
+use crate::grpc;
 
 pub(super) async fn remove_image(
     daemon: &Daemon,
@@ -16,6 +16,6 @@ pub(super) async fn remove_image(
         .images
         .remove(&name)
         .await
-        .map_err(|error| status(Kind::Internal, &error))?;
+        .map_err(|error| grpc::status(Code::Internal, &error))?;
     Ok(RemoveImageResponse {})
 }

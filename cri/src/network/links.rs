@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use coracle_linux::link;
 use serde_json::Value;
 
+use crate::error::chain;
 use crate::store::SandboxRecord;
 
 /// How long the kernel may take to remove the links of a namespace.
@@ -65,7 +66,7 @@ impl HostLinks {
                 "the network namespace is kept alive; deleting the link"
             );
             if let Err(error) = link::delete(name) {
-                tracing::warn!(sandbox = self.sandbox, link = name, %error, "cannot delete the link");
+                tracing::warn!(sandbox = self.sandbox, link = name, error = %chain(&error), "cannot delete the link");
             }
         }
     }

@@ -9,7 +9,9 @@ mod links;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coracle_cni_protocol::{Attachment, CallError, CallErrors, Caller, CniResult, ConfList, LoadError};
+use coracle_cni_protocol::{
+    Attachment, CallError, CallErrors, Caller, CniResult, ConfList, LoadError, ResultError,
+};
 use coracle_cri::runtime_v1::{PodSandboxConfig, Protocol};
 pub(crate) use links::HostLinks;
 use serde_json::{Map, Value, json};
@@ -32,12 +34,16 @@ pub(crate) struct Network {
 pub(crate) enum NetworkError {
     #[error(transparent)]
     Load(#[from] LoadError),
-    #[error("network of sandbox {id}: {source}")]
+    #[error("network of sandbox {id}")]
     Add { id: String, source: CallError },
-    #[error("network of sandbox {id}: {source}")]
+    #[error("network of sandbox {id}")]
     Del { id: String, source: CallErrors },
-    #[error("network record of sandbox {id}: {reason}")]
-    Record { id: String, reason: String },
+    #[error("recorded network of sandbox {id}")]
+    RecordedList { id: String, source: LoadError },
+    #[error("recorded result of the network of sandbox {id}: not JSON")]
+    RecordedJson { id: String, source: serde_json::Error },
+    #[error("recorded result of the network of sandbox {id}")]
+    RecordedResult { id: String, source: ResultError },
     #[error("the network of sandbox {id} came without an address")]
     NoAddress { id: String },
     #[error("the task that calls the plugins was ended")]
@@ -117,9 +123,9 @@ fn detach(caller: &Caller, record: &SandboxRecord) -> Result<(), NetworkError> {
 }
 
 fn list(record: &SandboxRecord) -> Result<ConfList, NetworkError> {
-    ConfList::parse(record.network.as_bytes()).map_err(|error| NetworkError::Record {
+    ConfList::parse(record.network.as_bytes()).map_err(|source| NetworkError::RecordedList {
         id: record.id.clone(),
-        reason: error.to_string(),
+        source,
     })
 }
 
@@ -127,14 +133,12 @@ fn previous(record: &SandboxRecord) -> Result<Option<CniResult>, NetworkError> {
     if record.cni_result.is_empty() {
         return Ok(None);
     }
-    let broken = |reason: String| NetworkError::Record {
-        id: record.id.clone(),
-        reason,
-    };
-    let value: Value = serde_json::from_str(&record.cni_result).map_err(|error| broken(error.to_string()))?;
+    let id = || record.id.clone();
+    let value: Value = serde_json::from_str(&record.cni_result)
+        .map_err(|source| NetworkError::RecordedJson { id: id(), source })?;
     CniResult::parse(&value)
         .map(Some)
-        .map_err(|error| broken(error.to_string()))
+        .map_err(|source| NetworkError::RecordedResult { id: id(), source })
 }
 
 fn attachment(record: &SandboxRecord) -> Attachment {

@@ -10,19 +10,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{ContainerConfig, CreateContainerRequest, CreateContainerResponse};
-use coracle_images::Image;
 use coracle_shim_api::Code;
 use coracle_shim_api::pod::{CreateContainerRequest as ShimRequest, Overlay};
 use tokio::task::JoinHandle;
 
+use super::container_plan::{self, Planned};
 use super::request::{find_sandbox, to_the_end};
-use super::{Failure, files, identity, run_pod_sandbox};
-use crate::clock::now;
+use super::{Failure, files};
 use crate::daemon::Daemon;
+use crate::error::chain;
 use crate::host_path;
 use crate::pods::{Container, Progress, Sandbox};
 use crate::shims::{dead, watch};
-use crate::spec::{self, ImageDefaults, Look, Plan, Volume, VolumeError};
+use crate::spec::{Look, Volume, VolumeError};
 use crate::steps::{Operation, Step};
 use crate::store::{ContainerPhase, ContainerRecord, StoreError};
 
@@ -64,15 +64,10 @@ pub(super) struct Work {
     container: Arc<Container>,
     directory: PathBuf,
     /// Absent when an earlier daemon's work is undone.
-    input: Option<Input>,
+    input: Option<Planned>,
     on_disk: Option<JoinHandle<Result<(), StoreError>>>,
     /// As the shim says.
     created_at: i64,
-}
-
-struct Input {
-    plan: Plan,
-    image: Arc<Image>,
 }
 
 pub(super) async fn create_container(
@@ -101,8 +96,9 @@ pub(super) async fn create_container(
         if let Some(existing) = find(&daemon, &sandbox, &config) {
             return same_again(&existing, &config, name);
         }
-        let mut work = Work::plan(&daemon, &sandbox, config)?;
-        let id = work.container.id.clone();
+        let (record, input) = container_plan::plan(&daemon, &sandbox, config)?;
+        let id = record.id.clone();
+        let mut work = Work::new(&daemon, &sandbox, record, Some(input));
         daemon.runner.run(&OPERATION, &id, &mut work).await?;
         Ok(CreateContainerResponse { container_id: id })
     })
@@ -149,69 +145,11 @@ fn same_again(
 }
 
 impl Work {
-    /// Checks everything and touches nothing.
-    fn plan(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>, config: ContainerConfig) -> Result<Work, Failure> {
-        let asked = config.image.clone().unwrap_or_default().image;
-        if asked.is_empty() {
-            return Err(Failure::Missing {
-                field: "config.image",
-            });
-        }
-        let image = daemon.images.get(&asked).ok_or(Failure::NoImage(asked))?;
-        let security = config
-            .linux
-            .as_ref()
-            .and_then(|linux| linux.security_context.clone())
-            .unwrap_or_default();
-        let identity = identity::resolve(&daemon.images, &image, &security)?;
-        let pod = sandbox.record();
-        let id = super::id::generate()?;
-        let mut record = ContainerRecord {
-            sandbox_id: sandbox.id.clone(),
-            image_id: image.id.clone(),
-            created_at: now(),
-            phase: ContainerPhase::Creating.into(),
-            boot_id: daemon.boot_id.clone(),
-            cgroup: format!("{}/{id}", pod.cgroup_parent),
-            uid: identity.uid,
-            gid: identity.gid,
-            groups: identity.groups.clone(),
-            id,
-            ..ContainerRecord::default()
-        };
-        let directory = daemon.container_directory(&record.id);
-        let plan = spec::plan(&spec::Request {
-            id: &record.id,
-            sandbox_id: &sandbox.id,
-            config: &config,
-            sandbox: &pod.config,
-            image: ImageDefaults {
-                entrypoint: image.entrypoint(),
-                cmd: image.cmd(),
-                env: image.env(),
-                working_dir: image.working_dir(),
-                stop_signal: image.stop_signal(),
-            },
-            identity,
-            host: &daemon.host,
-            cgroup: &record.cgroup,
-            hostname: &run_pod_sandbox::hostname(&pod.config),
-            pod_files: &daemon.pod_directory(&sandbox.id),
-            rootfs: &directory.join("rootfs"),
-            unset_seccomp_profile: daemon.config.unset_seccomp_profile,
-        })?;
-        record.log_path = plan.log_path.display().to_string();
-        record.stop_signal = plan.stop_signal;
-        record.process = serde_json::to_string(plan.spec.process())?;
-        record.config = config;
-        Ok(Work::new(daemon, sandbox, record, Some(Input { plan, image })))
-    }
-
     fn new(
         daemon: &Arc<Daemon>,
         sandbox: &Arc<Sandbox>,
         record: ContainerRecord,
-        input: Option<Input>,
+        input: Option<Planned>,
     ) -> Work {
         Work {
             directory: daemon.container_directory(&record.id),
@@ -223,7 +161,7 @@ impl Work {
         }
     }
 
-    fn input(&mut self) -> Result<&mut Input, Failure> {
+    fn input(&mut self) -> Result<&mut Planned, Failure> {
         self.input.as_mut().ok_or(Failure::OutOfOrder)
     }
 
@@ -378,7 +316,9 @@ impl Work {
             match shim.client.delete_container(&self.container.id).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is(Code::NOT_FOUND) => return Ok(()),
-                Err(error) => tracing::warn!(container = self.container.id, %error, "ending it by cgroup"),
+                Err(error) => {
+                    tracing::warn!(container = self.container.id, error = %chain(&error), "ending it by cgroup");
+                }
             }
         }
         let cgroup = self.container.with_record(|record| record.cgroup.clone());

@@ -1,16 +1,16 @@
-//! Why a request failed, and the one place where that becomes a gRPC code.
+//! Why a request failed, and which gRPC code that is.
 
 use std::path::PathBuf;
 
-use coracle_shim_api::{Code as ShimCode, RpcError};
-use tonic::{Code, Status};
+use coracle_shim_api::RpcError;
+use tonic::Code;
 
 use crate::cgroup::CgroupError;
 use crate::host_path::HostPathError;
 use crate::network::NetworkError;
 use crate::pod_files::PodFileError;
 use crate::pods::Ambiguous;
-use crate::shims::ShimError;
+use crate::shims::{self, ShimError};
 use crate::spec::{PlanError, VolumeError};
 use crate::store::StoreError;
 
@@ -25,7 +25,7 @@ pub(crate) enum Failure {
         name: String,
         id: String,
     },
-    #[error("{field}: {id:?}: {source}")]
+    #[error("{field}: {id:?}")]
     Ambiguous {
         field: &'static str,
         id: String,
@@ -54,28 +54,26 @@ pub(crate) enum Failure {
         state: &'static str,
         wanted: &'static str,
     },
-    #[error("{rpc}: not there yet")]
-    Unimplemented { rpc: &'static str },
     #[error("image {0:?}: not found")]
     NoImage(String),
-    #[error("{field}: {source}")]
+    #[error("{field}")]
     User {
         field: &'static str,
         source: coracle_images::user::UserError,
     },
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("config.json: {0}")]
+    #[error("config.json")]
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
-    #[error("{field}: {source}")]
+    #[error("{field}")]
     HostPath { field: String, source: HostPathError },
     #[error(transparent)]
     PodFile(#[from] PodFileError),
@@ -99,58 +97,112 @@ pub(crate) enum Failure {
     ExecTimeout { seconds: u64 },
 }
 
-impl From<Failure> for Status {
-    fn from(failure: Failure) -> Status {
-        let code = code(&failure);
-        if code == Code::Internal {
-            tracing::error!(error = %failure, "request failed");
+impl Failure {
+    /// Its code for clients.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Failure::NotFound { .. } | Failure::NoImage(_) => Code::NotFound,
+            Failure::Exists { .. } => Code::AlreadyExists,
+            Failure::Missing { .. }
+            | Failure::Invalid { .. }
+            | Failure::InvalidEntry { .. }
+            | Failure::Ambiguous { .. }
+            | Failure::User { .. } => Code::InvalidArgument,
+            Failure::SandboxNotReady { .. } | Failure::ContainerState { .. } => Code::FailedPrecondition,
+            Failure::ExecTimeout { .. } => Code::DeadlineExceeded,
+            Failure::Plan(error) => error.code(),
+            Failure::Volume(error) => error.code(),
+            Failure::HostPath { source, .. } => source.code(),
+            Failure::Shim(error) => error.code(),
+            Failure::Rpc(error) => shims::code_of(error),
+            Failure::Io { .. }
+            | Failure::Json(_)
+            | Failure::PodFile(_)
+            | Failure::Store(_)
+            | Failure::Network(_)
+            | Failure::Cgroup(_)
+            | Failure::Join
+            | Failure::OutOfOrder
+            | Failure::StillRunning { .. } => Code::Internal,
         }
-        Status::new(code, failure.to_string())
     }
 }
 
-fn code(failure: &Failure) -> Code {
-    match failure {
-        Failure::NotFound { .. } | Failure::NoImage(_) => Code::NotFound,
-        Failure::Exists { .. } => Code::AlreadyExists,
-        Failure::Missing { .. }
-        | Failure::Invalid { .. }
-        | Failure::InvalidEntry { .. }
-        | Failure::Ambiguous { .. }
-        | Failure::User { .. } => Code::InvalidArgument,
-        Failure::Plan(PlanError::Unsupported { .. }) => Code::Unimplemented,
-        Failure::Plan(_) | Failure::Volume(VolumeError::Propagation { .. }) => Code::InvalidArgument,
-        Failure::SandboxNotReady { .. } | Failure::ContainerState { .. } => Code::FailedPrecondition,
-        Failure::Unimplemented { .. } => Code::Unimplemented,
-        Failure::ExecTimeout { .. }
-        | Failure::HostPath {
-            source: HostPathError::Hangs(_),
-            ..
-        } => Code::DeadlineExceeded,
-        Failure::Rpc(error) | Failure::Shim(ShimError::Rpc(error)) => shim_code(error),
-        _ => Code::Internal,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
 
-fn shim_code(error: &RpcError) -> Code {
-    match error {
-        RpcError::Status {
-            code: ShimCode::INVALID_ARGUMENT,
-            ..
-        } => Code::InvalidArgument,
-        RpcError::Status {
-            code: ShimCode::NOT_FOUND,
-            ..
-        } => Code::NotFound,
-        RpcError::Status {
-            code: ShimCode::FAILED_PRECONDITION,
-            ..
-        } => Code::FailedPrecondition,
-        RpcError::Status {
-            code: ShimCode::DEADLINE_EXCEEDED,
-            ..
-        } => Code::DeadlineExceeded,
-        RpcError::Status { .. } => Code::Unknown,
-        RpcError::Closed(_) | RpcError::Silent { .. } | RpcError::Connect(_) => Code::Unavailable,
+    use super::*;
+    use crate::config::Config;
+    use crate::grpc;
+    use crate::network::Network;
+    use crate::store::SandboxRecord;
+
+    fn network(directory: &Path) -> Network {
+        Network::new(&Config {
+            cni_conf_dir: directory.to_owned(),
+            cni_bin_dir: directory.to_owned(),
+            ..Config::default()
+        })
+    }
+
+    fn message(failure: &Failure) -> String {
+        grpc::status(failure.code(), failure).message().to_owned()
+    }
+
+    #[test]
+    fn a_client_is_told_which_file_of_the_network_is_wrong_and_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("00.conflist");
+        let cases = [
+            (
+                r#"{"cniVersion":"1.0.0","name":"x","plugins":["#,
+                vec![path.to_str().unwrap(), "not JSON: EOF while parsing"],
+            ),
+            (
+                r#"{"cniVersion":"1.0.0","name":"a/b","plugins":[{"type":"t"}]}"#,
+                vec!["name: invalid characters"],
+            ),
+        ];
+        for (text, parts) in cases {
+            std::fs::write(&path, text).unwrap();
+            let failure = Failure::from(network(directory.path()).load().unwrap_err());
+            let message = message(&failure);
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_is_told_why_a_plugin_does_not_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let plugin = directory.path().join("locked");
+        std::fs::write(&plugin, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let record = SandboxRecord {
+            id: "a".to_owned(),
+            network: r#"{"cniVersion":"1.0.0","name":"x","plugins":[{"type":"locked"}]}"#.to_owned(),
+            ..SandboxRecord::default()
+        };
+        let refused = network(directory.path()).detach(&record).await.unwrap_err();
+        let message = message(&Failure::from(refused));
+        for part in [plugin.to_str().unwrap(), "Permission denied (os error 13)"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let refused = Path::new("/proc/self/nothing/there");
+        let source = std::fs::read(refused).unwrap_err();
+        let failure = Failure::Io {
+            action: "read",
+            path: refused.to_owned(),
+            source,
+        };
+        assert_eq!(
+            message(&failure),
+            "read /proc/self/nothing/there: No such file or directory (os error 2)"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! CRI's RuntimeService: one file per RPC.
 
+mod container_plan;
 mod container_stats;
 mod container_status;
 mod create_container;
@@ -13,6 +14,7 @@ mod list_container_stats;
 mod list_containers;
 mod list_pod_sandbox;
 mod list_pod_sandbox_stats;
+mod pod_request;
 mod pod_sandbox_stats;
 mod pod_sandbox_status;
 mod remove_container;
@@ -27,13 +29,11 @@ mod start_container;
 mod status;
 mod stop_container;
 mod stop_pod_sandbox;
-mod unimplemented;
 mod update_runtime_config;
 mod version;
 
 pub(crate) use failure::Failure;
 pub(crate) use service::Runtime;
-pub(crate) use unimplemented::unimplemented;
 
 use crate::steps::Operation;
 

@@ -10,6 +10,7 @@ use coracle_shim_api::{Code, RpcError};
 use super::Failure;
 use super::request::{if_there, known_container};
 use crate::daemon::Daemon;
+use crate::error::chain;
 use crate::pods::Container;
 use crate::shims::dead;
 use crate::steps::{Operation, Step};
@@ -119,7 +120,7 @@ impl Work {
             if let Err(error) = std::fs::remove_dir_all(&to)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(path = %to.display(), %error, "cannot remove");
+                tracing::warn!(path = %to.display(), error = %chain(&error), "cannot remove");
             }
         });
         Ok(())

@@ -7,6 +7,7 @@ use tonic::{Response, Status};
 
 use super::Failure;
 use crate::daemon::Daemon;
+use crate::grpc;
 use crate::pods::{Ambiguous, Container, Sandbox};
 
 /// Runs a request to its end even when its client goes away: steps are never cut off half-way.
@@ -72,5 +73,7 @@ fn known<T>(
 }
 
 pub(super) fn answer<T>(result: Result<T, Failure>) -> Result<Response<T>, Status> {
-    Ok(Response::new(result?))
+    result
+        .map(Response::new)
+        .map_err(|failure| grpc::status(failure.code(), &failure))
 }

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use coracle_cri::runtime_v1::{NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse};
-use coracle_shim_api::pod::{NamespaceMode as ShimMode, StartPodRequest};
 use tokio::task::JoinHandle;
 
+use super::pod_request::{self, hostname};
 use super::request::to_the_end;
 use super::{Failure, files, sandbox_request};
 use crate::clock::now;
 use crate::daemon::Daemon;
+use crate::error::chain;
 use crate::network::HostLinks;
 use crate::pods::Sandbox;
 use crate::shims::{self, Started, watch};
@@ -285,7 +286,7 @@ impl Work {
             {
                 Ok(found) => found.map(|found| found.started),
                 Err(error) => {
-                    tracing::warn!(sandbox = self.sandbox.id, %error, "its shim is given up");
+                    tracing::warn!(sandbox = self.sandbox.id, error = %chain(&error), "its shim is given up");
                     None
                 }
             },
@@ -303,7 +304,7 @@ impl Work {
         let Some(started) = &self.shim else {
             return Err(Failure::OutOfOrder);
         };
-        let request = self.sandbox.with_record(start_request);
+        let request = self.sandbox.with_record(pod_request::pod_request);
         let result = started.shim.client.start_pod(&request).await;
         if result.is_err() {
             // The log goes with the pod's directory: what the shim had to say is kept here.
@@ -363,46 +364,5 @@ impl Work {
         self.daemon.pods.add_sandbox(Arc::clone(&self.sandbox));
         watch::shim(&self.daemon.shims, &self.sandbox, pid, end);
         Ok(())
-    }
-}
-
-/// The name in the pod's UTS namespace: as asked, else the node's.
-pub(super) fn hostname(config: &PodSandboxConfig) -> String {
-    if config.hostname.is_empty() {
-        rustix::system::uname().nodename().to_string_lossy().into_owned()
-    } else {
-        config.hostname.clone()
-    }
-}
-
-fn start_request(record: &SandboxRecord) -> StartPodRequest {
-    let options = spec::namespace_options(&record.config);
-    let linux = record.config.linux.clone().unwrap_or_default();
-    let own_network = !record.netns_path.is_empty();
-    StartPodRequest {
-        sandbox_id: record.id.clone(),
-        // A pod on the host's network has the host's name: no UTS namespace.
-        hostname: if own_network {
-            hostname(&record.config)
-        } else {
-            String::new()
-        },
-        network: shim_mode(options.network).into(),
-        pid: shim_mode(options.pid).into(),
-        ipc: shim_mode(options.ipc).into(),
-        netns_path: record.netns_path.clone(),
-        sysctls: linux.sysctls,
-        pod_cgroup: record.cgroup_parent.clone(),
-        // One that other pods may use is removed when the last of them has left it.
-        remove_pod_cgroup: record.has_private_cgroup(),
-        ..StartPodRequest::default()
-    }
-}
-
-fn shim_mode(mode: i32) -> ShimMode {
-    match NamespaceMode::try_from(mode) {
-        Ok(NamespaceMode::Node) => ShimMode::NAMESPACE_MODE_NODE,
-        Ok(NamespaceMode::Container) => ShimMode::NAMESPACE_MODE_CONTAINER,
-        _ => ShimMode::NAMESPACE_MODE_POD,
     }
 }

@@ -11,9 +11,10 @@ use super::{
     container_stats, container_status, create_container, exec_sync, list_container_stats, list_containers,
     list_pod_sandbox, list_pod_sandbox_stats, pod_sandbox_stats, pod_sandbox_status, remove_container,
     remove_pod_sandbox, reopen_container_log, run_pod_sandbox, runtime_config, start_container, status,
-    stop_container, stop_pod_sandbox, unimplemented, update_runtime_config, version,
+    stop_container, stop_pod_sandbox, update_runtime_config, version,
 };
 use crate::daemon::Daemon;
+use crate::grpc::unimplemented;
 
 /// CRI's RuntimeService on this daemon.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::Failure;
 use crate::daemon::Daemon;
+use crate::error::chain;
 
 /// The names that RunPodSandbox takes; the first is the default.
 pub(super) const HANDLERS: [&str; 2] = ["", "coracle"];
@@ -19,7 +20,7 @@ pub(super) async fn status(daemon: Arc<Daemon>, request: StatusRequest) -> Resul
     let network = daemon.network.load();
     let conditions = vec![
         condition("RuntimeReady", None),
-        condition("NetworkReady", network.err().map(|error| error.to_string())),
+        condition("NetworkReady", network.err().map(|error| chain(&error))),
     ];
     let handlers = HANDLERS.map(|name| RuntimeHandler {
         name: name.to_owned(),

@@ -7,6 +7,7 @@ use rustix::mount::UnmountFlags;
 use super::Shims;
 use crate::cgroup::Hierarchies;
 use crate::clock::now;
+use crate::error::chain;
 use crate::pods::{Container, Progress, Sandbox};
 use crate::store::{ExitRecord, SandboxRecord, Store};
 
@@ -25,7 +26,7 @@ impl Shims {
             return;
         }
         if let Err(error) = sandbox.save_not_ready(&self.store) {
-            tracing::error!(sandbox = sandbox.id, %error, "cannot save the sandbox");
+            tracing::error!(sandbox = sandbox.id, error = %chain(&error), "cannot save the sandbox");
         }
         self.end_containers(sandbox).await;
         self.clean_up(&sandbox.record()).await;
@@ -74,8 +75,8 @@ pub(crate) async fn end_cgroup(hierarchies: &Arc<Hierarchies>, cgroup: String) {
     });
     match ended.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(cgroup = name, %error, "cannot end the cgroup"),
-        Err(error) => tracing::warn!(cgroup = name, %error, "cannot end the cgroup"),
+        Ok(Err(error)) => tracing::warn!(cgroup = name, error = %chain(&error), "cannot end the cgroup"),
+        Err(error) => tracing::warn!(cgroup = name, error = %chain(&error), "cannot end the cgroup"),
     }
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn record_exit(store: &Store, container: &Container, code: i32, messa
         message: message.to_owned(),
     };
     if let Err(error) = container.end(store, exit, 0) {
-        tracing::error!(container = container.id, %error, "cannot save the exit");
+        tracing::error!(container = container.id, error = %chain(&error), "cannot save the exit");
     }
 }
 

@@ -24,6 +24,7 @@ use coracle_shim_api::{Client, ConnectError};
 use rustix::process::Pid;
 
 use super::{SOCKET, ShimError, Shims, Started, kill};
+use crate::error::chain;
 use crate::pods::Shim;
 
 /// How long a shim may have no room for another connection.
@@ -46,7 +47,7 @@ impl Shims {
             Ok(None) => return Ok(None),
             Err(error) => {
                 if let Some((pid, _)) = self.process(id, directory) {
-                    tracing::warn!(sandbox = id, pid, %error, "the shim cannot be reached; killing it");
+                    tracing::warn!(sandbox = id, pid, error = %chain(&error), "the shim cannot be reached; killing it");
                     kill(pid);
                 }
                 return Err(error.into());
@@ -56,7 +57,7 @@ impl Shims {
             Ok(state) => Some(state),
             // It may also be on its way out: whoever watches its process sees that.
             Err(error) => {
-                tracing::info!(sandbox = id, %error, "its shim says nothing");
+                tracing::info!(sandbox = id, error = %chain(&error), "its shim says nothing");
                 None
             }
         };

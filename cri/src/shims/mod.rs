@@ -20,9 +20,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coracle_shim_api::{ConnectError, RpcError, SocketError};
+use coracle_shim_api::{Code as ShimCode, ConnectError, RpcError, SocketError};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tonic::Code;
 
 use crate::cgroup::Hierarchies;
 use crate::cgroup_parents::CgroupParents;
@@ -68,7 +69,7 @@ pub(crate) enum ShimError {
     NoSuchProgram(PathBuf),
     #[error(transparent)]
     Socket(#[from] SocketError),
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,
@@ -78,6 +79,46 @@ pub(crate) enum ShimError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Rpc(#[from] RpcError),
+}
+
+impl ShimError {
+    /// Its code for clients.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            ShimError::Rpc(error) => code_of(error),
+            ShimError::NoProgram
+            | ShimError::NoSuchProgram(_)
+            | ShimError::Socket(_)
+            | ShimError::Io { .. }
+            | ShimError::Connect(_) => Code::Internal,
+        }
+    }
+}
+
+/// The code of a failed call for clients. What the protocol (`pod.proto`) does not speak of is told as unknown.
+pub(crate) fn code_of(error: &RpcError) -> Code {
+    match error {
+        RpcError::Status { code, .. } => match code {
+            ShimCode::INVALID_ARGUMENT => Code::InvalidArgument,
+            ShimCode::NOT_FOUND => Code::NotFound,
+            ShimCode::FAILED_PRECONDITION => Code::FailedPrecondition,
+            ShimCode::DEADLINE_EXCEEDED => Code::DeadlineExceeded,
+            ShimCode::OK
+            | ShimCode::CANCELLED
+            | ShimCode::UNKNOWN
+            | ShimCode::ALREADY_EXISTS
+            | ShimCode::PERMISSION_DENIED
+            | ShimCode::UNAUTHENTICATED
+            | ShimCode::RESOURCE_EXHAUSTED
+            | ShimCode::ABORTED
+            | ShimCode::OUT_OF_RANGE
+            | ShimCode::UNIMPLEMENTED
+            | ShimCode::INTERNAL
+            | ShimCode::UNAVAILABLE
+            | ShimCode::DATA_LOSS => Code::Unknown,
+        },
+        RpcError::Closed(_) | RpcError::Silent { .. } | RpcError::Connect(_) => Code::Unavailable,
+    }
 }
 
 impl Shims {

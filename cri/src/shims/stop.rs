@@ -6,6 +6,7 @@ use coracle_shim_api::RpcError;
 use rustix::process::{Pid, WaitOptions};
 
 use super::{Started, ended};
+use crate::error::chain;
 use crate::pods::Shim;
 
 /// How long a shim that was told to go may take to do so.
@@ -28,7 +29,7 @@ pub(crate) async fn shut_down(shim: &Shim) -> bool {
     match shim.client.shutdown().await {
         Ok(()) | Err(RpcError::Closed(_)) => true,
         Err(error) => {
-            tracing::warn!(pid = shim.pid, %error, "the shim does not leave; killing it");
+            tracing::warn!(pid = shim.pid, error = %chain(&error), "the shim does not leave; killing it");
             kill(shim.pid);
             false
         }
@@ -38,7 +39,7 @@ pub(crate) async fn shut_down(shim: &Shim) -> bool {
 /// Waits for the end of a shim that was told to go, and collects it.
 pub(crate) async fn collect_ended(started: Started) {
     if let Ok(Err(error)) = tokio::time::timeout(LEAVE, ended(&started.end)).await {
-        tracing::warn!(pid = started.shim.pid, %error, "cannot wait for the shim");
+        tracing::warn!(pid = started.shim.pid, error = %chain(&error), "cannot wait for the shim");
     }
     collect(started.shim.pid);
 }

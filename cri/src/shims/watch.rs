@@ -9,6 +9,7 @@ use coracle_shim_api::pod::{ContainerState, ContainerStatus};
 
 use super::stop::collect;
 use super::{Shims, dead, ended};
+use crate::error::chain;
 use crate::pods::{Container, Progress, Sandbox, Shim};
 use crate::store::{ExitRecord, Store};
 
@@ -21,7 +22,7 @@ pub(crate) fn shim(shims: &Arc<Shims>, sandbox: &Arc<Sandbox>, pid: u32, end: Ow
     let (shims, sandbox) = (Arc::clone(shims), Arc::clone(sandbox));
     tokio::spawn(async move {
         if let Err(error) = ended(&end).await {
-            tracing::error!(sandbox = sandbox.id, %error, "cannot watch the shim");
+            tracing::error!(sandbox = sandbox.id, error = %chain(&error), "cannot watch the shim");
             return;
         }
         collect(pid);
@@ -42,10 +43,10 @@ pub(crate) fn container(store: &Arc<Store>, container: &Arc<Container>, shim: Sh
                 Ok(state) => return record_end(&store, &container, &state),
                 // Deleted, or never there: it does not run.
                 Err(error) if error.is(Code::NOT_FOUND) => {
-                    return dead::record_exit(&store, &container, dead::KILLED, &error.to_string());
+                    return dead::record_exit(&store, &container, dead::KILLED, &chain(&error));
                 }
                 Err(error) => {
-                    tracing::debug!(container = container.id, %error, "wait ended without an exit");
+                    tracing::debug!(container = container.id, error = %chain(&error), "wait ended without an exit");
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -62,7 +63,7 @@ pub(crate) fn observe(store: &Store, container: &Container, state: &ContainerSta
         ContainerStatus::CONTAINER_STATUS_CREATED => {}
         ContainerStatus::CONTAINER_STATUS_RUNNING => {
             if let Err(error) = container.start(store, state.started_at) {
-                tracing::error!(container = container.id, %error, "cannot save the start");
+                tracing::error!(container = container.id, error = %chain(&error), "cannot save the start");
             }
         }
         ContainerStatus::CONTAINER_STATUS_STOPPED => record_end(store, container, state),
@@ -82,6 +83,6 @@ fn record_end(store: &Store, container: &Container, state: &ContainerState) {
         message,
     };
     if let Err(error) = container.end(store, exit, state.started_at) {
-        tracing::error!(container = container.id, %error, "cannot save the exit");
+        tracing::error!(container = container.id, error = %chain(&error), "cannot save the exit");
     }
 }

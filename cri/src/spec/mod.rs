@@ -30,6 +30,7 @@ use coracle_cri::runtime_v1::{
 };
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
+use tonic::Code;
 
 pub(crate) use host::Host;
 pub(crate) use mounts::{Look, Volume, VolumeError};
@@ -99,17 +100,31 @@ pub(crate) enum PlanError {
     NoCommand,
     #[error("config.linux.security_context.privileged: the sandbox is not privileged")]
     SandboxNotPrivileged,
-    #[error("{field}: read {path}: {source}")]
+    #[error("{field}: read {path}")]
     Read {
         field: &'static str,
         path: String,
         source: std::io::Error,
     },
-    #[error("{field}: {source}")]
+    #[error("{field}")]
     Json {
         field: &'static str,
         source: serde_json::Error,
     },
+}
+
+impl PlanError {
+    /// Its code for clients.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            PlanError::Unsupported { .. } => Code::Unimplemented,
+            PlanError::Invalid { .. }
+            | PlanError::NoCommand
+            | PlanError::SandboxNotPrivileged
+            | PlanError::Read { .. }
+            | PlanError::Json { .. } => Code::InvalidArgument,
+        }
+    }
 }
 
 /// Checks the request and turns it into a plan.

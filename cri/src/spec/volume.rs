@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use coracle_cri::runtime_v1::MountPropagation;
 
+use tonic::Code;
+
 use crate::host_path;
 
 /// One entry of config.mounts.
@@ -31,7 +33,7 @@ pub(crate) enum Look {
 /// Why a volume cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VolumeError {
-    #[error("config.mounts[{index}].host_path: {action} {}: {source}", path.display())]
+    #[error("config.mounts[{index}].host_path: {action} {}", path.display())]
     Io {
         index: usize,
         action: &'static str,
@@ -44,6 +46,16 @@ pub(crate) enum VolumeError {
         path: PathBuf,
         wanted: &'static str,
     },
+}
+
+impl VolumeError {
+    /// Its code for clients.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            VolumeError::Propagation { .. } => Code::InvalidArgument,
+            VolumeError::Io { .. } => Code::Internal,
+        }
+    }
 }
 
 impl Volume {

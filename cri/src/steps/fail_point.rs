@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::error::chain;
+
 /// `STEP:before` or `STEP:after`; STEP is a line of `coracled --list-steps`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FailPoint {
@@ -73,6 +75,6 @@ fn reach(point: Option<&FailPoint>, moment: Moment, operation: &str, step: &str)
     if let Err(error) =
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
     {
-        tracing::error!(%error, "fail point: cannot kill myself");
+        tracing::error!(error = %chain(&error), "fail point: cannot kill myself");
     }
 }

@@ -20,6 +20,8 @@ use std::pin::Pin;
 pub(crate) use fail_point::{FailPoint, ParseFailPointError};
 pub(crate) use trace::{Trace, TraceError};
 
+use crate::error::chain;
+
 /// What a step or an undo returns.
 pub(crate) type StepFuture<'a, E> = Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'a>>;
 /// The body of a step or an undo, on the work in progress.
@@ -49,7 +51,7 @@ pub(crate) struct Runner {
 
 impl Runner {
     /// Runs every step; when one fails, undoes it and those before it, in reverse, and returns the step's error.
-    pub(crate) async fn run<W, E: std::fmt::Display>(
+    pub(crate) async fn run<W, E: std::error::Error>(
         &self,
         operation: &Operation<W, E>,
         id: &str,
@@ -68,7 +70,7 @@ impl Runner {
     }
 
     /// Undoes everything that the operation may have left behind.
-    pub(crate) async fn undo<W, E: std::fmt::Display>(
+    pub(crate) async fn undo<W, E: std::error::Error>(
         &self,
         operation: &Operation<W, E>,
         id: &str,
@@ -96,7 +98,7 @@ impl Runner {
         result
     }
 
-    async fn undo_from<W, E: std::fmt::Display>(
+    async fn undo_from<W, E: std::error::Error>(
         &self,
         operation: &Operation<W, E>,
         last: usize,
@@ -106,7 +108,7 @@ impl Runner {
         for step in operation.steps.iter().take(last + 1).rev() {
             let Some(undo) = step.undo else { continue };
             if let Err(error) = undo(work).await {
-                tracing::warn!(operation = operation.name, step = step.name, id, %error, "undo failed");
+                tracing::warn!(operation = operation.name, step = step.name, id, error = %chain(&error), "undo failed");
             }
         }
     }
@@ -117,7 +119,12 @@ mod tests {
     use super::*;
 
     type Log = Vec<&'static str>;
-    const LIST: Operation<Log, &str> = Operation {
+
+    #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+    #[error("{0} failed")]
+    struct Failed(&'static str);
+
+    const LIST: Operation<Log, Failed> = Operation {
         name: "test",
         steps: &[
             Step {
@@ -148,14 +155,14 @@ mod tests {
         ],
     };
 
-    fn say<'a>(log: &'a mut Log, what: &'static str) -> StepFuture<'a, &'static str> {
+    fn say<'a>(log: &'a mut Log, what: &'static str) -> StepFuture<'a, Failed> {
         log.push(what);
         Box::pin(async { Ok(()) })
     }
 
-    fn fail<'a>(log: &'a mut Log, what: &'static str) -> StepFuture<'a, &'static str> {
+    fn fail<'a>(log: &'a mut Log, what: &'static str) -> StepFuture<'a, Failed> {
         log.push(what);
-        Box::pin(async move { Err(what) })
+        Box::pin(async move { Err(Failed(what)) })
     }
 
     #[tokio::test]
@@ -165,7 +172,7 @@ mod tests {
             fail_point: None,
         };
         let mut log = Log::new();
-        assert_eq!(runner.run(&LIST, "x", &mut log).await, Err("d"));
+        assert_eq!(runner.run(&LIST, "x", &mut log).await, Err(Failed("d")));
         assert_eq!(log, ["a", "b", "c", "d", "undo d", "undo b", "undo a"]);
     }
 

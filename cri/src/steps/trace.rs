@@ -8,6 +8,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::error::chain;
+
 /// Where the lines go, if anywhere.
 #[derive(Debug)]
 pub(crate) struct Trace {
@@ -31,7 +33,7 @@ struct Running<'t> {
 
 /// The trace file cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("open trace file {}: {source}", path.display())]
+#[error("open trace file {}", path.display())]
 pub(crate) struct TraceError {
     path: PathBuf,
     source: std::io::Error,
@@ -87,7 +89,7 @@ impl Span<'_> {
         // One write on an O_APPEND file: lines of concurrent steps do not mix.
         let mut file = span.file;
         if let Err(error) = file.write_all(line.as_bytes()) {
-            tracing::debug!(%error, "trace line lost");
+            tracing::debug!(error = %chain(&error), "trace line lost");
         }
     }
 }

@@ -29,7 +29,7 @@ const MAX_PAYLOAD: usize = 64 << 20;
 /// What went wrong with the file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,

@@ -14,7 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use log::Log;
 use prost::Message as _;
+
+use crate::error::chain;
 
 pub(crate) use log::{LogError, Position};
 pub(crate) use record::{ContainerPhase, ContainerRecord, ExitRecord, SandboxPhase, SandboxRecord};
@@ -25,7 +28,7 @@ const REWRITE_ABOVE: u64 = 1 << 20;
 /// The store cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,
@@ -35,7 +38,7 @@ pub(crate) enum StoreError {
     Locked(PathBuf),
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("record {key}: {source}")]
+    #[error("record {key}")]
     Decode { key: String, source: prost::DecodeError },
     #[error("record file: a frame without meaning")]
     Frame,
@@ -54,8 +57,6 @@ pub(crate) struct Store {
     /// Held for the flock(2) on it.
     _lock: File,
 }
-
-use log::Log;
 
 /// One change of the store on the wire: the value is absent when the record was deleted.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -193,13 +194,13 @@ impl Store {
         let thread = std::thread::Builder::new().name("records".to_owned());
         let started = thread.spawn(move || {
             if let Err(error) = log.rewrite(&payloads, since) {
-                tracing::warn!(%error, "the record file could not be made smaller");
+                tracing::warn!(error = %chain(&error), "the record file could not be made smaller");
             }
             rewriting.store(false, Ordering::Release);
         });
         if let Err(error) = started {
             self.rewriting.store(false, Ordering::Release);
-            tracing::warn!(%error, "the record file cannot be made smaller now");
+            tracing::warn!(error = %chain(&error), "the record file cannot be made smaller now");
         }
     }
 
