@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// What the one before leaves to the kernel is done by then.
+const PAUSE: Duration = Duration::from_millis(40);
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     if args.len() < 7 {
@@ -22,11 +25,29 @@ fn main() {
     }
     let (count, live): (usize, usize) = (args[2].parse().unwrap(), args[3].parse().unwrap());
     let ports: u16 = args[6].parse().unwrap();
+    enter_node();
+    let list = list(&args, ports);
+    let caller = Caller::new(vec![PathBuf::from(&args[1])]);
+    for n in 0..live {
+        caller.add(&list, &attachment(n, ports)).unwrap();
+    }
+    for goes_away in [false, true] {
+        let from = live + count * usize::from(goes_away);
+        let attachments = (from..from + count).map(|n| attachment(n, ports));
+        Times::of(&caller, &list, attachments, goes_away).print(goes_away);
+    }
+}
+
+/// Private mount and network namespaces with an own `/run`.
+fn enter_node() {
     let none: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     mount(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
     coracle_linux::link::lo_up().unwrap();
+}
+
+fn list(args: &[String], ports: u16) -> ConfList {
     let mut plugins = vec![json!({
         "type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "ipMasq": args[5] == "true",
         "ipam": {"type": "host-local", "dataDir": "/run/ipam",
@@ -37,53 +58,65 @@ fn main() {
     }
     plugins.extend(args[7..].iter().map(|kind| json!({"type": kind})));
     let list = json!({"cniVersion": args[4], "name": "net", "plugins": plugins});
-    let list = ConfList::parse(list.to_string().as_bytes()).unwrap();
-    let caller = Caller::new(vec![PathBuf::from(&args[1])]);
-    let attachment = |n: usize| {
-        let base = 10_000 + u16::try_from(n % 20_000).unwrap() * ports;
-        let mappings: Vec<Value> = (0..ports)
-            .map(|p| json!({"hostPort": base + p, "containerPort": 80, "protocol": "tcp"}))
-            .collect();
-        let capabilities = json!({"portMappings": mappings}).as_object().unwrap().clone();
-        Attachment {
-            container_id: format!("c{n}"),
-            netns: Some(netns(n)),
-            ifname: "eth0".into(),
-            capabilities,
-            ..Attachment::default()
-        }
-    };
-    for n in 0..live {
-        caller.add(&list, &attachment(n)).unwrap();
+    ConfList::parse(list.to_string().as_bytes()).unwrap()
+}
+
+fn attachment(n: usize, ports: u16) -> Attachment {
+    let base = 10_000 + u16::try_from(n % 20_000).unwrap() * ports;
+    let mappings: Vec<Value> = (0..ports)
+        .map(|p| json!({"hostPort": base + p, "containerPort": 80, "protocol": "tcp"}))
+        .collect();
+    Attachment {
+        container_id: format!("c{n}"),
+        netns: Some(netns(n)),
+        ifname: "eth0".into(),
+        capabilities: json!({"portMappings": mappings}).as_object().unwrap().clone(),
+        ..Attachment::default()
     }
-    for goes_away in [false, true] {
-        let (mut adds, mut dels) = (Vec::new(), Vec::new());
-        let (mut add_cpu, mut del_cpu) = (Vec::new(), Vec::new());
-        for n in live..live + count {
-            let attachment = attachment(n + count * usize::from(goes_away));
-            std::thread::sleep(Duration::from_millis(40));
+}
+
+#[derive(Default)]
+struct Times {
+    adds: Vec<Duration>,
+    dels: Vec<Duration>,
+    add_cpu: Vec<Duration>,
+    del_cpu: Vec<Duration>,
+}
+
+impl Times {
+    fn of(
+        caller: &Caller,
+        list: &ConfList,
+        attachments: impl Iterator<Item = Attachment>,
+        goes_away: bool,
+    ) -> Self {
+        let mut times = Self::default();
+        for attachment in attachments {
+            std::thread::sleep(PAUSE);
             let (start, used) = (Instant::now(), cpu());
-            let result = caller.add(&list, &attachment).unwrap();
-            adds.push(start.elapsed());
-            add_cpu.push(cpu() - used);
-            std::thread::sleep(Duration::from_millis(40));
+            let result = caller.add(list, &attachment).unwrap();
+            times.adds.push(start.elapsed());
+            times.add_cpu.push(cpu() - used);
+            std::thread::sleep(PAUSE);
             let (start, used) = (Instant::now(), cpu());
-            caller.del(&list, &attachment, Some(&result), goes_away).unwrap();
-            dels.push(start.elapsed());
-            del_cpu.push(cpu() - used);
+            caller.del(list, &attachment, Some(&result), goes_away).unwrap();
+            times.dels.push(start.elapsed());
+            times.del_cpu.push(cpu() - used);
             nix::mount::umount(attachment.netns.as_ref().unwrap()).unwrap();
         }
-        print("ADD", adds);
-        print("ADD cpu", add_cpu);
-        print("DEL cpu", del_cpu);
-        print(
-            if goes_away {
-                "DEL (namespace goes away)"
-            } else {
-                "DEL"
-            },
-            dels,
-        );
+        times
+    }
+
+    fn print(self, goes_away: bool) {
+        print("ADD", self.adds);
+        print("ADD cpu", self.add_cpu);
+        print("DEL cpu", self.del_cpu);
+        let del = if goes_away {
+            "DEL (namespace goes away)"
+        } else {
+            "DEL"
+        };
+        print(del, self.dels);
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) enum InstallError {
     /// This program's own file is unknown.
     #[error("find this program's file")]
     Own(#[source] io::Error),
-    /// A file is in the way that is no link.
+    /// A file that is not a link is in the way.
     #[error("{0} exists and is not a link; remove it first")]
     InTheWay(PathBuf),
     /// Making one failed.

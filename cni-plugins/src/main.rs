@@ -60,7 +60,7 @@ fn read_input() -> io::Result<Vec<u8>> {
     Ok(input)
 }
 
-/// A reader that went away is no failure of the plugin's work.
+/// That the reader went away does not make the plugin's work fail.
 fn finish(output: &Output) -> ExitCode {
     let _ = io::stderr().write_all(output.stderr.as_bytes());
     let _ = io::stdout().write_all(output.stdout.as_bytes());

@@ -28,7 +28,7 @@ pub(crate) fn wanted(request: &Request) -> Outcome<Option<Mac>> {
     Ok(None)
 }
 
-/// The value of a key; an empty one is none.
+/// The value of a key; an empty one counts as absent.
 pub(crate) fn of_key(key: &str, text: Option<String>) -> Outcome<Option<Mac>> {
     match text.filter(|text| !text.is_empty()) {
         Some(text) => parse(&text)

@@ -29,7 +29,7 @@ pub(crate) enum VethError {
     /// It was just made and is gone.
     #[error("interface {0:?} disappeared")]
     Vanished(String),
-    /// It does not come to carry packets.
+    /// It does not begin to carry packets.
     #[error("interface {0:?} stays down")]
     NotOperational(String),
 }
@@ -64,7 +64,7 @@ pub(crate) struct Macs {
 }
 
 impl<'a> Pair<'a> {
-    /// What it is going to be: `mac` is what somebody wants for the container's end.
+    /// The pair to make. `mac` is what somebody wants for the container's end.
     pub(crate) fn of(owner: &'a Owner, netns: &'a Netns, mac: Option<Mac>, mtu: Option<u32>) -> Self {
         Self {
             owner,
@@ -197,7 +197,7 @@ pub(crate) fn host_end(owner: &Owner) -> Outcome<Option<u32>> {
     Ok(found.filter(|link| is_of(link, owner)).map(|link| link.index))
 }
 
-/// Without alias it is one that a killed ADD did not come to name.
+/// Without an alias it is one that a killed ADD had not named yet.
 fn is_of(link: &Link, owner: &Owner) -> bool {
     link.alias.as_ref().is_none_or(|alias| *alias == owner.comment())
 }

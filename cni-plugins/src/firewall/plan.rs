@@ -42,7 +42,7 @@ impl Policy {
         if !chain.is_empty() && chain != UPSTREAM_ADMIN_CHAIN {
             return Err(unsupported(
                 "iptablesAdminChainName",
-                "there are no iptables chains: rules are nf_tables",
+                "rules are nf_tables, there is no iptables chain to name",
             ));
         }
         match text("ingressPolicy")?.as_deref() {
@@ -51,7 +51,7 @@ impl Policy {
             Some("isolated") => Ok(Self::Isolated),
             Some(other) => Err(invalid(
                 "ingressPolicy",
-                format_args!("{other:?} is none of open, same-bridge, isolated"),
+                format_args!("{other:?} is not one of open, same-bridge, isolated"),
             )),
         }
     }

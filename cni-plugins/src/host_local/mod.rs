@@ -98,12 +98,12 @@ pub(crate) fn find(place: &Place) -> Outcome<()> {
 
 /// Frees the addresses of all attachments of the network that are not to be kept.
 pub(crate) fn collect(place: &Place, keep: &[Owner]) -> Outcome<()> {
-    let keep: Vec<_> = keep
-        .iter()
-        .map(|one| Holder::new(one.container_id(), one.ifname()))
-        .collect();
+    let is_kept = |holder: &Holder| {
+        keep.iter()
+            .any(|one| holder.may_be(one.container_id(), one.ifname()))
+    };
     if let Some(store) = Store::open_existing(&place.dir)? {
-        store.retain(|holder| keep.contains(holder))?;
+        store.retain(is_kept)?;
     }
     Ok(())
 }

@@ -281,10 +281,10 @@ fn refuse_unsupported(request: &Request) -> Outcome<()> {
     if !chain.is_empty() {
         return Err(unsupported(
             "externalSetMarkChain",
-            "there is no iptables chain to call: rules are nf_tables",
+            "rules are nf_tables, they cannot call an iptables chain",
         ));
     }
-    // Ours needs no mark, so there is none to choose; what upstream refuses is still wrong.
+    // Our rules need no mark, so the bit is not used; but what upstream refuses is wrong here too.
     let bit: i64 = request.config.get("markMasqBit")?.unwrap_or_default();
     if !(0..=31).contains(&bit) {
         return Err(invalid(

@@ -150,7 +150,7 @@ fn published_rules(subnet: IpNet, set: &str) -> Vec<Expressions> {
         let from = published(v6, set).source(v6, Register(0));
         from.in_network(Register(0), network, prefix, true).masquerade()
     };
-    // There is no published localhost of IPv6.
+    // Ports are not published on the localhost of IPv6.
     let localhost = Some(LOOPBACK4).filter(|_| !v6).map(from);
     localhost
         .into_iter()

@@ -73,7 +73,7 @@ pub enum CallError {
         /// The plugin's type.
         plugin: String,
     },
-    /// ADD gave something that is no result.
+    /// ADD printed something that is not a result.
     #[error("plugin {plugin}")]
     Result {
         /// The plugin's type.

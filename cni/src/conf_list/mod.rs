@@ -48,7 +48,7 @@ pub enum LoadError {
     /// A plugin without type.
     #[error("plugins[{0}].type is missing")]
     NoType(usize),
-    /// A plugin whose type is no program name.
+    /// A plugin whose type cannot be the name of a program.
     #[error("plugins[{0}].type {1:?} is not a program name")]
     BadType(usize, String),
     /// No file in the directory.

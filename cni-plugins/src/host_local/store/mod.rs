@@ -13,74 +13,23 @@
 //! finds what was begun. An address file that is empty is what a crash of another program left: it is free.
 //! Nothing is synced to disk: addresses do not outlive the boot they were given out in.
 
-use crate::failure::Coded;
-use coracle_cni_protocol::Code;
+mod files;
+mod holder;
+
+pub(crate) use files::StoreError;
+pub(crate) use holder::Holder;
+
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
 const OWNERS: &str = ".owners";
 const BOOT: &str = ".boot";
-/// An owner's file that is being written, under the lock; no owner's name lacks a colon.
-const NEW: &str = "new";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// In the owner's file of an address that upstream's plugin gave out: nobody knows in which boot.
 const UNKNOWN_BOOT: &str = "-";
-
-/// The store failed.
-#[derive(Debug, thiserror::Error)]
-#[error("address store: {action} {path}")]
-pub(crate) struct StoreError {
-    action: &'static str,
-    path: PathBuf,
-    #[source]
-    source: io::Error,
-}
-
-impl Coded for StoreError {
-    fn code(&self) -> Code {
-        Code::IO_FAILURE
-    }
-}
-
-/// A container's interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Holder {
-    container_id: String,
-    ifname: String,
-}
-
-impl Holder {
-    /// Both names are checked by the skeleton: no `/`, no `:`.
-    pub(crate) fn new(container_id: &str, ifname: &str) -> Self {
-        Self {
-            container_id: container_id.to_owned(),
-            ifname: ifname.to_owned(),
-        }
-    }
-
-    /// The container.
-    pub(crate) fn container_id(&self) -> &str {
-        &self.container_id
-    }
-
-    fn content(&self) -> String {
-        format!("{}\r\n{}", self.container_id, self.ifname)
-    }
-
-    fn file_name(&self) -> String {
-        format!("{}:{}", self.container_id, self.ifname)
-    }
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.container_id, self.ifname)
-    }
-}
 
 /// The store of one network, locked.
 #[derive(Debug)]
@@ -94,23 +43,24 @@ impl Store {
     /// Opens and locks a store, making it if needed. In a new boot, addresses of earlier ones are freed first: no
     /// container survives a reboot.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(dir).map_err(|source| failed("make", dir, source))?;
+        fs::create_dir_all(dir).map_err(|source| files::failed("make", dir, source))?;
         let path = dir.join(LOCK);
         let lock = File::options().create(true).append(true).open(&path);
-        let lock = lock.map_err(|source| failed("open", &path, source))?;
-        flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed("lock", &path, error.into()))?;
-        let boot =
-            fs::read_to_string(BOOT_ID).map_err(|source| failed("read", Path::new(BOOT_ID), source))?;
+        let lock = lock.map_err(|source| files::failed("open", &path, source))?;
+        flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|error| files::failed("lock", &path, error.into()))?;
+        let boot = fs::read_to_string(BOOT_ID)
+            .map_err(|source| files::failed("read", Path::new(BOOT_ID), source))?;
         let store = Self {
             dir: dir.to_owned(),
             boot: boot.trim().to_owned(),
             _lock: lock,
         };
         store.index()?;
-        if store.read(&dir.join(BOOT))?.as_deref() != Some(&store.boot) {
+        if files::read(&dir.join(BOOT))?.as_deref() != Some(&store.boot) {
             store.sweep()?;
             // It only saves the next one from looking again: a full disk does not keep a DEL from freeing.
-            let _ = store.write(&dir.join(BOOT), &store.boot);
+            let _ = files::write(&dir.join(BOOT), &store.boot);
         }
         Ok(store)
     }
@@ -139,10 +89,7 @@ impl Store {
     pub(crate) fn reserve(&self, address: IpAddr, holder: &Holder) -> Result<bool, StoreError> {
         let path = self.dir.join(address.to_string());
         // Empty: a crash of another program, for under the lock nobody is between making and writing the file.
-        if self
-            .read(&path)?
-            .is_some_and(|content| !content.trim().is_empty())
-        {
+        if files::read(&path)?.is_some_and(|content| !content.trim().is_empty()) {
             return Ok(false);
         }
         let mut noted = self.noted(holder)?;
@@ -150,7 +97,7 @@ impl Store {
             noted.push(address);
             self.note(holder, &self.boot, &noted)?;
         }
-        self.write(&path, &holder.content())?;
+        files::write(&path, &holder.content())?;
         Ok(true)
     }
 
@@ -158,11 +105,11 @@ impl Store {
     pub(crate) fn release(&self, holder: &Holder) -> Result<Vec<IpAddr>, StoreError> {
         let held = self.addresses(holder)?;
         for address in &held {
-            self.remove(&self.dir.join(address.to_string()))?;
+            files::remove(&self.dir.join(address.to_string()))?;
         }
-        self.remove(&self.owner_file(holder))?;
+        files::remove(&self.owner_file(holder))?;
         // Under the lock nobody is writing one: a killed ADD left it.
-        self.remove(&self.owner_file(holder).with_file_name(NEW))?;
+        files::remove(&self.owner_file(holder).with_file_name(files::NEW))?;
         Ok(held)
     }
 
@@ -170,15 +117,15 @@ impl Store {
     pub(crate) fn retain(&self, keep: impl Fn(&Holder) -> bool) -> Result<Vec<IpAddr>, StoreError> {
         let mut freed = Vec::new();
         for (address, path) in self.files()? {
-            let holder = self.read(&path)?.as_deref().and_then(parse_content);
+            let holder = files::read(&path)?.as_deref().and_then(Holder::of_content);
             if !holder.is_some_and(|holder| keep(&holder)) {
-                self.remove(&path)?;
+                files::remove(&path)?;
                 freed.push(address);
             }
         }
-        for path in list(&self.dir.join(OWNERS))? {
-            if !owner_of(&path).is_some_and(|holder| keep(&holder)) {
-                self.remove(&path)?;
+        for path in files::list(&self.dir.join(OWNERS))? {
+            if !Holder::of_file_name(&path).is_some_and(|holder| keep(&holder)) {
+                files::remove(&path)?;
             }
         }
         Ok(freed)
@@ -191,14 +138,13 @@ impl Store {
 
     /// The address given last from a set of ranges.
     pub(crate) fn last(&self, set: usize) -> Result<Option<IpAddr>, StoreError> {
-        Ok(self
-            .read(&self.dir.join(format!("last_reserved_ip.{set}")))?
+        Ok(files::read(&self.dir.join(format!("last_reserved_ip.{set}")))?
             .and_then(|text| text.trim().parse().ok()))
     }
 
     /// Remembers the address given last.
     pub(crate) fn set_last(&self, set: usize, address: IpAddr) -> Result<(), StoreError> {
-        self.write(
+        files::write(
             &self.dir.join(format!("last_reserved_ip.{set}")),
             &address.to_string(),
         )
@@ -206,15 +152,15 @@ impl Store {
 
     /// Frees addresses of earlier boots.
     pub(crate) fn sweep(&self) -> Result<(), StoreError> {
-        for path in list(&self.dir.join(OWNERS))? {
-            let text = self.read(&path)?.unwrap_or_default();
+        for path in files::list(&self.dir.join(OWNERS))? {
+            let text = files::read(&path)?.unwrap_or_default();
             let boot = text.lines().next().unwrap_or_default();
             if boot == self.boot || boot == UNKNOWN_BOOT {
                 continue;
             }
-            match owner_of(&path) {
+            match Holder::of_file_name(&path) {
                 Some(holder) => drop(self.release(&holder)?),
-                None => self.remove(&path)?,
+                None => files::remove(&path)?,
             }
         }
         Ok(())
@@ -231,20 +177,20 @@ impl Store {
             return Ok(());
         }
         let new = self.dir.join(".owners.new");
-        fs::create_dir_all(&new).map_err(|source| failed("make", &new, source))?;
+        fs::create_dir_all(&new).map_err(|source| files::failed("make", &new, source))?;
         for (address, path) in files {
-            let Some(holder) = self.read(&path)?.as_deref().and_then(parse_content) else {
+            let Some(holder) = files::read(&path)?.as_deref().and_then(Holder::of_content) else {
                 continue;
             };
             let file = new.join(holder.file_name());
-            let before = self.read(&file)?.unwrap_or_else(|| UNKNOWN_BOOT.to_owned());
-            self.write(&file, &format!("{before}\n{address}"))?;
+            let before = files::read(&file)?.unwrap_or_else(|| UNKNOWN_BOOT.to_owned());
+            files::write(&file, &format!("{before}\n{address}"))?;
         }
-        fs::rename(&new, &dir).map_err(|source| failed("rename", &new, source))
+        fs::rename(&new, &dir).map_err(|source| files::failed("rename", &new, source))
     }
 
     fn noted(&self, holder: &Holder) -> Result<Vec<IpAddr>, StoreError> {
-        let text = self.read(&self.owner_file(holder))?.unwrap_or_default();
+        let text = files::read(&self.owner_file(holder))?.unwrap_or_default();
         Ok(text
             .lines()
             .skip(1)
@@ -255,15 +201,15 @@ impl Store {
     fn note(&self, holder: &Holder, boot: &str, addresses: &[IpAddr]) -> Result<(), StoreError> {
         let lines: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
         let owners = self.dir.join(OWNERS);
-        fs::create_dir_all(&owners).map_err(|source| failed("make", &owners, source))?;
-        self.replace(&self.owner_file(holder), &format!("{boot}\n{}", lines.join("\n")))
+        fs::create_dir_all(&owners).map_err(|source| files::failed("make", &owners, source))?;
+        files::replace(&self.owner_file(holder), &format!("{boot}\n{}", lines.join("\n")))
     }
 
     fn is_held_by(&self, address: IpAddr, holder: &Holder) -> Result<bool, StoreError> {
-        let content = self.read(&self.dir.join(address.to_string()))?;
+        let content = files::read(&self.dir.join(address.to_string()))?;
         // Empty and noted: begun by the holder and never finished.
         Ok(content.is_some_and(|content| {
-            content.trim().is_empty() || parse_content(&content).as_ref() == Some(holder)
+            content.trim().is_empty() || Holder::of_content(&content).as_ref() == Some(holder)
         }))
     }
 
@@ -273,72 +219,7 @@ impl Store {
 
     fn files(&self) -> Result<Vec<(IpAddr, PathBuf)>, StoreError> {
         let address = |path: PathBuf| Some((path.file_name()?.to_str()?.parse().ok()?, path));
-        Ok(list(&self.dir)?.into_iter().filter_map(address).collect())
-    }
-
-    fn read(&self, path: &Path) -> Result<Option<String>, StoreError> {
-        match fs::read_to_string(path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(failed("read", path, source)),
-        }
-    }
-
-    fn write(&self, path: &Path, text: &str) -> Result<(), StoreError> {
-        fs::write(path, text).map_err(|source| failed("write", path, source))
-    }
-
-    /// Whoever is killed here, or finds the disk full, leaves the old content: it says what a DEL has to free.
-    fn replace(&self, path: &Path, text: &str) -> Result<(), StoreError> {
-        let new = path.with_file_name(NEW);
-        let written = self.write(&new, text);
-        let replaced =
-            written.and_then(|()| fs::rename(&new, path).map_err(|source| failed("rename", &new, source)));
-        if replaced.is_err() {
-            // The first failure is the one to tell; a DEL removes what stays.
-            let _ = fs::remove_file(&new);
-        }
-        replaced
-    }
-
-    fn remove(&self, path: &Path) -> Result<(), StoreError> {
-        match fs::remove_file(path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => Err(failed("remove", path, source)),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// `CONTAINER\r\nINTERFACE`; very old files lack the interface.
-fn parse_content(content: &str) -> Option<Holder> {
-    let mut lines = content.lines().map(str::trim).filter(|line| !line.is_empty());
-    Some(Holder::new(lines.next()?, lines.next().unwrap_or_default()))
-}
-
-fn owner_of(path: &Path) -> Option<Holder> {
-    let (container_id, ifname) = path.file_name()?.to_str()?.split_once(':')?;
-    Some(Holder::new(container_id, ifname))
-}
-
-fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|source| failed("list", dir, source))?,
-    };
-    entries
-        .map(|entry| {
-            entry
-                .map(|e| e.path())
-                .map_err(|source| failed("list", dir, source))
-        })
-        .collect()
-}
-
-fn failed(action: &'static str, path: &Path, source: io::Error) -> StoreError {
-    StoreError {
-        action,
-        path: path.to_owned(),
-        source,
+        Ok(files::list(&self.dir)?.into_iter().filter_map(address).collect())
     }
 }
 
@@ -366,7 +247,7 @@ mod tests {
         assert_eq!(store.release(&a).unwrap(), [ip("10.0.0.2"), ip("fd00::2")]);
         assert_eq!(store.release(&a).unwrap(), Vec::<IpAddr>::new());
         assert_eq!(store.count().unwrap(), 0);
-        assert!(list(&dir.path().join(OWNERS)).unwrap().is_empty());
+        assert!(files::list(&dir.path().join(OWNERS)).unwrap().is_empty());
     }
 
     #[test]
@@ -406,8 +287,8 @@ mod tests {
             .unwrap();
         let old = Holder::new("old", "eth0");
         store.note(&old, "another-boot", &[ip("10.0.0.3")]).unwrap();
-        store.write(&dir.path().join("10.0.0.3"), &old.content()).unwrap();
-        store.write(&dir.path().join(BOOT), "another-boot").unwrap();
+        files::write(&dir.path().join("10.0.0.3"), &old.content()).unwrap();
+        files::write(&dir.path().join(BOOT), "another-boot").unwrap();
         drop(store);
         let store = Store::open(dir.path()).unwrap();
         assert_eq!(
@@ -434,6 +315,6 @@ mod tests {
             store.files().unwrap().iter().map(|f| f.0).collect::<Vec<_>>(),
             [ip("10.0.0.3")]
         );
-        assert_eq!(list(&dir.path().join(OWNERS)).unwrap().len(), 1);
+        assert_eq!(files::list(&dir.path().join(OWNERS)).unwrap().len(), 1);
     }
 }
