@@ -1,4 +1,5 @@
-//! Holds the workspace to its design: which crate may know which, and where `unsafe` may stand.
+//! Holds the workspace to its design: which crate may know which, where `unsafe` may stand, how modules know each other,
+//! how long files and functions are, what an error says.
 //!
 //! The programs never link each other; they meet at CRI, CNI, OCI and `shim/api`. A new edge is a change of the design:
 //! it belongs into ARCHITECTURE.md first.
@@ -13,11 +14,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
+
+use circles::Circle;
+use module_tree::Tree;
+
+mod circles;
+mod error_texts;
+mod module_tree;
+mod sizes;
 
 /// Every crate of the workspace with the workspace crates it may depend on, in any way (also for its tests).
 const ALLOWED: &[(&str, &[&str])] = &[
     ("coracle-linux", &[]),
-    ("coracle-shim-api", &[]),
+    ("coracle-shim-api", &["coracle-linux"]),
     ("coracle-cni-protocol", &[]),
     ("coracle-runtime", &["coracle-linux"]),
     ("coracle-images", &["coracle-linux"]),
@@ -33,11 +43,50 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "coracle-cni-protocol",
             "coracle-images",
             "coracle-shim-api",
+            "coracle-cri-api",
         ],
     ),
+    ("coracle-cri-api", &[]),
+    ("coracle-ctl", &["coracle-cri-api", "coracle-linux"]),
     ("coracle-tests", &["coracle-cni-protocol", "coracle-shim-api"]),
     ("coracle-integration", &[]),
 ];
+
+/// Crates of the design that are still a part of another.
+const TO_COME: &[&str] = &["coracle-cri-api", "coracle-ctl"];
+
+/// Files of the product end here, tests in them not counted.
+const MOST_LINES_OF_A_FILE: usize = 400;
+
+/// Functions end here, from signature to closing brace.
+const MOST_LINES_OF_A_FUNCTION: usize = 60;
+
+/// Circles that stand, as crate, parent module, members: each of them needs its reason.
+const KNOWN_CIRCLES: &[(&str, &str, &[&str])] = &[
+    (
+        "coracle-linux",
+        "netlink::nftables",
+        &["element", "expression", "object"],
+    ),
+    ("coracle-images", "", &["layer", "lookup"]),
+    ("coracle-images", "layer", &["apply", "attributes"]),
+    ("coracle-images", "layer", &["pax", "tar_stream"]),
+    ("coracle-cri", "manifest", &["container", "pod", "volume"]),
+    ("coracle-cri", "plan", &["container", "sandbox"]),
+    ("coracle-cri", "spec", &["capabilities", "host"]),
+    ("coracle-ctl", "manifest", &["container", "pod", "volume"]),
+    ("coracle-ctl", "plan", &["container", "sandbox"]),
+    ("coracle-integration", "", &["cgroups", "node"]),
+];
+
+/// Files that are longer.
+const KNOWN_LONG_FILES: &[&str] = &["images/src/layer/apply.rs", "images/src/registry/client.rs"];
+
+/// Functions that are longer, as `file:line name` begins.
+const KNOWN_LONG_FUNCTIONS: &[&str] = &[];
+
+/// Folders in which error texts still have their causes in them.
+const KNOWN_REPEATED_CAUSES: &[&str] = &["images/", "ctl/", "cri/src/ctl/", "linux/src/mount"];
 
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "types", "core", "misc"];
@@ -69,7 +118,7 @@ fn crates_depend_only_on_what_the_design_allows() {
         }
     }
     for name in allowed.keys() {
-        if !seen.contains(*name) {
+        if !seen.contains(*name) && !TO_COME.contains(name) {
             wrong.push(format!("{name}: in the design, but not in the workspace"));
         }
     }
@@ -95,7 +144,7 @@ fn unsafe_code_is_allowed_only_in_linux() {
     let mut wrong = Vec::new();
     for file in sources() {
         let inside = file.strip_prefix(root()).unwrap();
-        if inside.starts_with("linux") || inside == Path::new("tests/tests/crate_graph.rs") {
+        if inside.starts_with("linux") || inside == Path::new("tests/tests/crate_graph/main.rs") {
             continue;
         }
         let source = std::fs::read_to_string(&file).unwrap();
@@ -135,6 +184,112 @@ fn modules_are_named_after_what_they_are() {
         })
         .collect();
     assert!(wrong.is_empty(), "names that say nothing: {wrong:?}");
+}
+
+#[test]
+fn sibling_modules_do_not_import_each_other_in_a_circle() {
+    let unknown: Vec<String> = survey()
+        .circles
+        .iter()
+        .filter(|(package, circle)| {
+            !KNOWN_CIRCLES.iter().any(|(of, parent, members)| {
+                of == package && *parent == circle.parent.join("::") && circle.is_within(members)
+            })
+        })
+        .map(|(package, circle)| format!("{package}, {circle}"))
+        .collect();
+    assert!(
+        unknown.is_empty(),
+        "modules that know each other in a circle:\n{}",
+        unknown.join("\n")
+    );
+}
+
+#[test]
+fn no_file_is_longer_than_one_reads() {
+    none_above(MOST_LINES_OF_A_FILE, &survey().files, KNOWN_LONG_FILES);
+}
+
+#[test]
+fn no_function_is_longer_than_a_thought() {
+    none_above(
+        MOST_LINES_OF_A_FUNCTION,
+        &survey().functions,
+        KNOWN_LONG_FUNCTIONS,
+    );
+}
+
+#[test]
+fn no_error_text_repeats_its_cause() {
+    let unknown = unknown(survey().error_texts.iter().cloned(), KNOWN_REPEATED_CAUSES);
+    assert!(
+        unknown.is_empty(),
+        "errors whose text has the cause in it, which the printer of the chain adds:\n{}",
+        unknown.join("\n")
+    );
+}
+
+fn none_above(most: usize, lines: &[(String, usize)], known: &[&str]) {
+    let long = lines
+        .iter()
+        .filter(|(_, lines)| *lines > most)
+        .map(|(name, lines)| format!("{name}: {lines} lines"));
+    let unknown = unknown(long, known);
+    assert!(
+        unknown.is_empty(),
+        "more than {most} lines:\n{}",
+        unknown.join("\n")
+    );
+}
+
+/// What does not begin with something that is known.
+fn unknown(found: impl Iterator<Item = String>, known: &[&str]) -> Vec<String> {
+    found
+        .filter(|found| !known.iter().any(|start| found.starts_with(start)))
+        .collect()
+}
+
+/// What the tests ask of the sources, which are read once for all of them.
+struct Survey {
+    circles: Vec<(String, Circle)>,
+    files: Vec<(String, usize)>,
+    functions: Vec<(String, usize)>,
+    error_texts: Vec<String>,
+}
+
+/// Reads every library and program of the workspace.
+fn survey() -> &'static Survey {
+    static SURVEY: LazyLock<Survey> = LazyLock::new(|| {
+        let mut survey = Survey {
+            circles: Vec::new(),
+            files: Vec::new(),
+            functions: Vec::new(),
+            error_texts: Vec::new(),
+        };
+        for package in workspace_packages() {
+            let name = text(&package, "name");
+            for target in package["targets"].as_array().unwrap() {
+                if !matches!(target["kind"][0].as_str(), Some("lib" | "bin")) {
+                    continue;
+                }
+                let tree = Tree::read(Path::new(&text(target, "src_path")));
+                let circles = circles::circles(&tree).into_iter();
+                survey
+                    .circles
+                    .extend(circles.map(|circle| (name.clone(), circle)));
+                survey.files.extend(sizes::files(&tree));
+                survey.functions.extend(sizes::functions(&tree));
+                survey.error_texts.extend(error_texts::repeated_causes(&tree));
+            }
+        }
+        survey
+    });
+    &SURVEY
+}
+
+/// A path as it is written in the repository.
+fn inside(path: &Path) -> &Path {
+    path.strip_prefix(root()).unwrap_or(path)
 }
 
 fn workspace_packages() -> Vec<serde_json::Value> {
