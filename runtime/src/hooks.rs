@@ -121,6 +121,9 @@ impl HookRun {
     }
 
     /// Runs all that is left, waiting.
+    ///
+    /// # Errors
+    /// As [`HookRun::step`].
     pub fn finish(mut self) -> Result<(), HookError> {
         while self.step()?.is_pending() {
             retry_on_intr(|| poll(&mut [PollFd::new(&self.epoll, PollFlags::IN)], None))

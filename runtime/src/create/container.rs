@@ -131,6 +131,9 @@ impl Starting {
     }
 
     /// Steps until it is done, waiting.
+    ///
+    /// # Errors
+    /// As [`Starting::step`].
     pub fn finish(mut self) -> Result<(), StartError> {
         while self.step()?.is_pending() {
             wait_readable(self.as_fd()).map_err(StartError::Channel)?;

@@ -201,6 +201,9 @@ impl Creating {
     }
 
     /// Steps until it is done, waiting.
+    ///
+    /// # Errors
+    /// As [`Creating::step`].
     pub fn finish(mut self) -> Result<Container, CreateError> {
         loop {
             if let Poll::Ready(container) = self.step()? {

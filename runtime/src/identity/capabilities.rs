@@ -11,29 +11,29 @@ const FIELD: &str = "process.capabilities";
 
 /// The sets a process gets; without a field all of them are empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CapabilitySets {
+pub(crate) struct CapabilitySets {
     /// The most an execve can give.
-    pub bounding: CapabilitySet,
+    pub(crate) bounding: CapabilitySet,
     /// What the process can make effective.
-    pub permitted: CapabilitySet,
+    pub(crate) permitted: CapabilitySet,
     /// What counts now.
-    pub effective: CapabilitySet,
+    pub(crate) effective: CapabilitySet,
     /// What an execve of a file with capabilities passes on.
-    pub inheritable: CapabilitySet,
+    pub(crate) inheritable: CapabilitySet,
     /// What any execve keeps.
-    pub ambient: CapabilitySet,
+    pub(crate) ambient: CapabilitySet,
 }
 
 /// The capability of this name (`CAP_` and case are optional), as a set of one.
 #[must_use]
-pub fn by_name(name: &str) -> Option<CapabilitySet> {
+pub(crate) fn by_name(name: &str) -> Option<CapabilitySet> {
     let known = caps::Capability::from_str(&caps::to_canonical(name)).ok()?;
     Some(CapabilitySet::from_bits_retain(known.bitmask()))
 }
 
 /// The names of all capabilities there are, in the kernel's order.
 #[must_use]
-pub fn known() -> Vec<String> {
+pub(crate) fn known() -> Vec<String> {
     let mut all: Vec<caps::Capability> = caps::all().into_iter().collect();
     all.sort_by_key(caps::Capability::index);
     all.iter().map(ToString::to_string).collect()

@@ -24,11 +24,11 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{self, CapabilitySet};
 
 use crate::seccomp::Filter;
-pub use capabilities::{CapabilitySets, by_name, known};
+pub(crate) use capabilities::{CapabilitySets, known};
 
 /// The checked form of `process`, as far as it is about identity.
 #[derive(Clone, Debug)]
-pub struct IdentityPlan {
+pub(crate) struct IdentityPlan {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
@@ -44,7 +44,7 @@ pub struct IdentityPlan {
 
 /// What [`assume`] goes on with.
 #[derive(Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     cwd: PathBuf,
     /// Root could enter it.
     entered: bool,
@@ -93,7 +93,7 @@ const DEFAULT_UMASK: u32 = 0o022;
 ///
 /// # Errors
 /// Names the field.
-pub fn plan(process: &Process) -> Result<IdentityPlan, IdentityError> {
+pub(crate) fn plan(process: &Process) -> Result<IdentityPlan, IdentityError> {
     let user = process.user();
     check_user(user)?;
     if let Some(adj) = process
@@ -128,7 +128,7 @@ pub fn plan(process: &Process) -> Result<IdentityPlan, IdentityError> {
 ///
 /// # Errors
 /// A label is asked for that this host cannot give, or the kernel refuses one.
-pub fn before_root(plan: &IdentityPlan) -> Result<Option<String>, IdentityError> {
+pub(crate) fn before_root(plan: &IdentityPlan) -> Result<Option<String>, IdentityError> {
     if let Some(profile) = &plan.apparmor_profile {
         let field = "process.apparmorProfile";
         if std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")) {
@@ -158,7 +158,7 @@ pub fn before_root(plan: &IdentityPlan) -> Result<Option<String>, IdentityError>
 ///
 /// # Errors
 /// The field whose step the kernel refused. The process is then of no use and must end.
-pub fn prepare(plan: &IdentityPlan, cwd: &Path) -> Result<Prepared, IdentityError> {
+pub(crate) fn prepare(plan: &IdentityPlan, cwd: &Path) -> Result<Prepared, IdentityError> {
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
     plan.capabilities.drop_bounding()?;
     Ok(Prepared {
@@ -172,7 +172,7 @@ pub fn prepare(plan: &IdentityPlan, cwd: &Path) -> Result<Prepared, IdentityErro
 ///
 /// # Errors
 /// The kernel refused.
-pub fn give_away(plan: &IdentityPlan, filter: Option<&Filter>) -> Result<(), IdentityError> {
+pub(crate) fn give_away(plan: &IdentityPlan, filter: Option<&Filter>) -> Result<(), IdentityError> {
     let needed = [
         (CapabilitySet::SETUID | CapabilitySet::SETGID, true),
         (CapabilitySet::SYS_RESOURCE, !plan.rlimits.is_empty()),
@@ -193,7 +193,7 @@ pub fn give_away(plan: &IdentityPlan, filter: Option<&Filter>) -> Result<(), Ide
 ///
 /// # Errors
 /// The field whose step the kernel refused. The process is then of no use and must end.
-pub fn assume(
+pub(crate) fn assume(
     plan: &IdentityPlan,
     prepared: &Prepared,
     filter: Option<&Filter>,

@@ -1,3 +1,4 @@
+use super::capabilities::by_name;
 use super::*;
 use serde_json::json;
 

@@ -4,7 +4,7 @@ use std::str::FromStr as _;
 
 /// One table of system calls a process on this machine can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Arch {
+pub(crate) enum Arch {
     /// 64-bit x86.
     X86_64,
     /// 32-bit x86.
@@ -19,7 +19,7 @@ pub enum Arch {
 
 /// The runtime specification's names of the architectures filters are made for, for `features`.
 #[must_use]
-pub fn supported_architectures() -> Vec<&'static str> {
+pub(crate) fn supported_architectures() -> Vec<&'static str> {
     match Arch::native() {
         Some(Arch::X86_64) => vec!["SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_X86_64"],
         Some(Arch::Aarch64) => vec!["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
@@ -30,7 +30,7 @@ pub fn supported_architectures() -> Vec<&'static str> {
 impl Arch {
     /// The architecture this program was built for, when there is a table for it.
     #[must_use]
-    pub const fn native() -> Option<Self> {
+    pub(crate) const fn native() -> Option<Self> {
         if cfg!(target_arch = "x86_64") {
             Some(Self::X86_64)
         } else if cfg!(target_arch = "aarch64") {

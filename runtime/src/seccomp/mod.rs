@@ -21,14 +21,15 @@ mod interpreter;
 mod notify;
 mod profile;
 
-pub use arch::{Arch, supported_architectures};
-pub use notify::{DeliverError, Listener};
-pub use profile::Action;
+use arch::Arch;
+pub(crate) use arch::supported_architectures;
+pub use notify::DeliverError;
+pub(crate) use notify::Listener;
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
 
 /// The actions a profile may name, for `features`.
-pub const ACTIONS: &[&str] = &[
+pub(crate) const ACTIONS: &[&str] = &[
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_ERRNO",
     "SCMP_ACT_KILL",
@@ -41,7 +42,7 @@ pub const ACTIONS: &[&str] = &[
 ];
 
 /// The comparisons of arguments, for `features`.
-pub const OPERATORS: &[&str] = &[
+pub(crate) const OPERATORS: &[&str] = &[
     "SCMP_CMP_EQ",
     "SCMP_CMP_GE",
     "SCMP_CMP_GT",
@@ -52,7 +53,7 @@ pub const OPERATORS: &[&str] = &[
 ];
 
 /// The flags of a filter, for `features`.
-pub const FLAGS: &[&str] = &[
+pub(crate) const FLAGS: &[&str] = &[
     "SECCOMP_FILTER_FLAG_LOG",
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
     "SECCOMP_FILTER_FLAG_TSYNC",
@@ -63,11 +64,11 @@ pub const FLAGS: &[&str] = &[
 #[derive(Clone, Debug)]
 pub struct Filter {
     /// The classic BPF program, at most 4096 instructions.
-    pub program: Vec<libc::sock_filter>,
+    pub(crate) program: Vec<libc::sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*` bits for seccomp(2); holds `NEW_LISTENER` when [`Filter::listener`] is set.
-    pub flags: u64,
+    pub(crate) flags: u64,
     /// Where the notification descriptor goes when a rule has the action `SCMP_ACT_NOTIFY`.
-    pub listener: Option<Listener>,
+    pub(crate) listener: Option<Listener>,
 }
 
 /// Why a profile was refused. Each text names the field of `linux.seccomp`.

@@ -25,11 +25,11 @@ pub(super) const WAIT_KILLABLE_RECV: u64 = libc::SECCOMP_FILTER_FLAG_WAIT_KILLAB
 
 /// Where the notifications of a container go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// The agent's stream socket.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// `listenerMetadata`, passed on as it is.
-    pub metadata: Option<String>,
+    pub(crate) metadata: Option<String>,
 }
 
 /// Why the listener did not reach the agent.
@@ -77,7 +77,7 @@ impl Listener {
     ///
     /// # Errors
     /// The descriptor cannot be taken; the agent cannot be reached or does not take the message.
-    pub fn deliver(&self, process: &Child, number: RawFd, state: &[u8]) -> Result<(), DeliverError> {
+    pub(crate) fn deliver(&self, process: &Child, number: RawFd, state: &[u8]) -> Result<(), DeliverError> {
         let fd = pidfd_getfd(&process.pidfd, number, PidfdGetfdFlags::empty())
             .map_err(|errno| DeliverError::Take(errno.into()))?;
         let state: Value = serde_json::from_slice(state).map_err(DeliverError::Encode)?;

@@ -13,7 +13,7 @@ use super::{Listener, SeccompError};
 
 /// What the kernel does with a system call, as the value a filter returns (`SECCOMP_RET_*` with its data).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Action(pub(super) u32);
+pub(crate) struct Action(pub(super) u32);
 
 impl Action {
     pub(super) const KILL_THREAD: Self = Self(libc::SECCOMP_RET_KILL_THREAD);

@@ -83,11 +83,17 @@ impl Record {
     }
 
     /// Runs the poststart hooks, waiting.
+    ///
+    /// # Errors
+    /// The first that fails.
     pub fn run_poststart(&self) -> Result<(), HookError> {
         self.run_hooks(&self.hooks.poststart, Status::Running)
     }
 
     /// Runs the poststop hooks, waiting.
+    ///
+    /// # Errors
+    /// The first that fails.
     pub fn run_poststop(&self) -> Result<(), HookError> {
         self.run_hooks(&self.hooks.poststop, Status::Stopped)
     }
@@ -104,6 +110,9 @@ impl Record {
     }
 
     /// Its first process, unless that has ended.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
     pub fn process(&self) -> Result<Option<OwnedFd>, RecordError> {
         let failed = |source| RecordError::Observe {
             pid: self.pid,
@@ -125,6 +134,9 @@ impl Record {
     }
 
     /// Where it is in its life; `dir` is the directory of this record.
+    ///
+    /// # Errors
+    /// Its first process or its cgroup cannot be looked at.
     pub fn status(&self, dir: &Path) -> Result<Status, RecordError> {
         if self.process()?.is_none() {
             return Ok(Status::Stopped);

@@ -57,6 +57,9 @@ impl Store {
     }
 
     /// The names of all containers, sorted.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
     pub fn list(&self) -> Result<Vec<ContainerId>, StoreError> {
         let failed = |source| StoreError::File {
             doing: "reading",
@@ -78,6 +81,9 @@ impl Store {
     }
 
     /// Takes the name: makes the container's directory.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`], or the directory cannot be made.
     pub fn reserve(&self, id: &ContainerId) -> Result<Reservation, StoreError> {
         let dir = self.dir(id);
         let failed = |path: &Path, source| StoreError::File {
@@ -106,6 +112,9 @@ impl Store {
     }
 
     /// Reads a record.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], or the record cannot be read.
     pub fn load(&self, id: &ContainerId) -> Result<Record, StoreError> {
         let path = self.dir(id).join(RECORD);
         let text = match std::fs::read(&path) {
@@ -124,7 +133,10 @@ impl Store {
         serde_json::from_slice(&text).map_err(|source| StoreError::Malformed { path, source })
     }
 
-    /// Removes a container's directory; none is fine.
+    /// Removes a container's directory, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be removed.
     pub fn remove(&self, id: &ContainerId) -> Result<(), StoreError> {
         remove(&self.dir(id))
     }
@@ -138,13 +150,10 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// The container's directory.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Makes the gate, which the container's user opens for writing.
+    ///
+    /// # Errors
+    /// It cannot be made.
     pub fn make_fifo(&self) -> Result<PathBuf, StoreError> {
         let path = self.dir.join(super::record::EXEC_FIFO);
         let made = rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o622), 0)
@@ -161,6 +170,9 @@ impl Reservation {
     }
 
     /// Writes the specification as it is now: the bundle's may change.
+    ///
+    /// # Errors
+    /// It cannot be written.
     pub fn write_spec(&self, text: &[u8]) -> Result<(), StoreError> {
         let path = self.dir.join("config.json");
         std::fs::write(&path, text).map_err(|source| StoreError::File {
@@ -171,6 +183,9 @@ impl Reservation {
     }
 
     /// Writes the record, all or nothing.
+    ///
+    /// # Errors
+    /// It cannot be written.
     pub fn write(&self, record: &Record) -> Result<(), StoreError> {
         let path = self.dir.join(RECORD);
         let text = serde_json::to_vec(record);
@@ -201,6 +216,9 @@ impl Drop for Reservation {
 
 /// Writes a file that is either whole or not there: a new one, renamed. It is not synced; what it tells of dies with the
 /// boot.
+///
+/// # Errors
+/// The kernel's.
 pub fn write_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary = std::ffi::OsString::from(".");
