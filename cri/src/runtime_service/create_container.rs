@@ -300,7 +300,6 @@ impl Work {
             overlay: Some(overlay).into(),
             log_path: record.log_path,
             stdin: record.config.stdin,
-            stdin_once: record.config.stdin_once,
             bundle: path(self.directory.clone()),
             ..ShimRequest::default()
         };
