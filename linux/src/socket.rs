@@ -89,6 +89,17 @@ pub fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Connects as [`connect`] does, but nonblocking, and without waiting for room in the listener's queue.
+///
+/// # Errors
+/// `WouldBlock` when that is full (unix(7)).
+pub fn connect_at_once(path: &Path) -> io::Result<OwnedFd> {
+    let socket = stream_socket()?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    with_short_name(path, |name| Ok(rustix::net::connect(&socket, name)?))?;
+    Ok(socket)
+}
+
 /// A listening stream socket bound at `path`, of any length. The file must not exist.
 pub fn listen(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
     let socket = stream_socket()?;
@@ -156,6 +167,9 @@ mod tests {
         let path = dir.join("a.sock");
         let listener = listen(&path, 1).unwrap();
         let connected = connect(&path).unwrap();
+        // One is in the queue already, and nobody accepts.
+        let full = (0..3).find_map(|_| connect_at_once(&path).err()).unwrap();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         drop((listener, connected));
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -87,7 +87,7 @@ impl Work {
     async fn delete(&mut self) -> Result<(), Failure> {
         let deleted = match self.container.sandbox.shim() {
             Some(shim) => shim.client.delete_container(&self.container.id).await,
-            None => Err(RpcError::Closed("no shim".to_owned())),
+            None => Err(RpcError::Closed("no shim".into())),
         };
         match deleted {
             Err(RpcError::Closed(_)) => {

@@ -91,12 +91,11 @@ impl Shims {
 async fn connect(socket: &Path) -> Result<Option<Client>, ConnectError> {
     let deadline = Instant::now() + ACCEPT;
     loop {
-        match Client::connect(socket).await {
+        match Client::connect(socket) {
             Ok(client) => return Ok(Some(client)),
-            Err(ConnectError::Path(_)) => return Ok(None),
-            Err(ConnectError::Connect { source, .. })
+            Err(error)
                 if matches!(
-                    source.kind(),
+                    error.source.kind(),
                     io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
                 ) =>
             {

@@ -20,7 +20,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coracle_shim_api::{Code as ShimCode, ConnectError, RpcError, SocketError};
+use coracle_shim_api::{BindError, Code as ShimCode, ConnectError, RpcError};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tonic::Code;
@@ -68,7 +68,7 @@ pub(crate) enum ShimError {
     #[error("shim {}: no such program", .0.display())]
     NoSuchProgram(PathBuf),
     #[error(transparent)]
-    Socket(#[from] SocketError),
+    Socket(#[from] BindError),
     #[error("{action} {}", path.display())]
     Io {
         action: &'static str,

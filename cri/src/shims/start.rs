@@ -52,7 +52,7 @@ impl Shims {
         };
         let child = spawn.start().map_err(io("start", &self.program))?;
         let pid = child.pid.as_raw_nonzero().get().unsigned_abs();
-        let client = match Client::connect(&socket).await {
+        let client = match Client::connect(&socket) {
             Ok(client) => client,
             Err(error) => {
                 // Nobody could ever tell it to go.

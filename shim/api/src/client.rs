@@ -3,8 +3,8 @@
 //! Every call but [`Client::wait_container`] is bounded: a shim that is stopped or hangs must not keep its caller, and its
 //! pod's lock, for ever. A connection that breaks while the shim lives is made anew for the next call.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::error::Error;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::pod::{
     WaitContainerRequest,
 };
 use crate::pod_ttrpc::PodClient;
-use crate::socket::{ShortPath, SocketError};
+use crate::socket::{self, ConnectError};
 
 /// For a call that makes or starts something: hooks run within it, and their own limits are in seconds.
 const MAKE: Duration = Duration::from_secs(150);
@@ -45,22 +45,6 @@ struct Connection {
     number: u64,
 }
 
-/// Why no connection was made.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The path cannot name a socket.
-    #[error(transparent)]
-    Path(#[from] SocketError),
-    /// Nobody listens (ENOENT, ECONNREFUSED: the shim is gone), or the listener's queue is full (EAGAIN).
-    #[error("connect to shim {path:?}")]
-    Connect {
-        /// The socket's path.
-        path: PathBuf,
-        /// What connect(2) said.
-        source: io::Error,
-    },
-}
-
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RpcError {
@@ -73,8 +57,8 @@ pub enum RpcError {
         message: String,
     },
     /// The connection ended before the answer: the shim is gone, or was told to go.
-    #[error("the shim closed the connection ({0})")]
-    Closed(String),
+    #[error("the shim closed the connection")]
+    Closed(#[source] Box<dyn Error + Send + Sync>),
     /// The shim is there and did not answer in time: it is stopped, or hangs.
     #[error("the shim did not answer {call} within {} s", .limit.as_secs())]
     Silent {
@@ -102,7 +86,13 @@ impl From<ttrpc::Error> for RpcError {
                 code: status.code(),
                 message: status.message().to_owned(),
             },
-            other => Self::Closed(other.to_string()),
+            // Its text repeats the errno, which says it once.
+            ttrpc::Error::Nix(errno) => Self::Closed(Box::new(errno)),
+            ttrpc::Error::Socket(_)
+            | ttrpc::Error::LocalClosed
+            | ttrpc::Error::RemoteClosed
+            | ttrpc::Error::Eof
+            | ttrpc::Error::Others(_) => Self::Closed(Box::new(error)),
         }
     }
 }
@@ -112,9 +102,9 @@ impl Client {
     ///
     /// # Errors
     /// When nobody accepts there.
-    pub async fn connect(path: &Path) -> Result<Self, ConnectError> {
+    pub fn connect(path: &Path) -> Result<Self, ConnectError> {
         let connection = Connection {
-            pod: connect(path).await?,
+            pod: connect(path)?,
             number: 0,
         };
         Ok(Self {
@@ -218,7 +208,7 @@ impl Client {
 
     /// Runs a command in a container, over a connection of its own: dropping the [`Exec`] (or dying) kills the command.
     pub async fn exec(&self, request: &ExecRequest) -> Result<Exec, RpcError> {
-        let pod = connect(&self.path).await?;
+        let pod = connect(&self.path)?;
         let output = within("Exec", CHANGE, pod.exec(Context::default(), request)).await?;
         Ok(Exec { output })
     }
@@ -264,18 +254,18 @@ impl Client {
         let answer = ask(used.pod, context::Context::default()).await;
         let answer = answer.map_err(RpcError::from);
         if let Err(RpcError::Closed(_)) = answer {
-            self.connect_anew(used.number).await;
+            self.connect_anew(used.number);
         }
         answer
     }
 
     /// Takes the place of a connection that broke. Where nobody listens any more the broken one stays, and every call over
     /// it fails at once.
-    async fn connect_anew(&self, broken: u64) {
+    fn connect_anew(&self, broken: u64) {
         if self.connection().number != broken {
             return;
         }
-        let Ok(pod) = connect(&self.path).await else {
+        let Ok(pod) = connect(&self.path) else {
             return;
         };
         let mut connection = self.connection();
@@ -293,14 +283,12 @@ impl Client {
     }
 }
 
-async fn connect(path: &Path) -> Result<PodClient, ConnectError> {
-    let short = ShortPath::open(path)?;
-    let stream = UnixStream::connect(short.path())
-        .await
-        .map_err(|source| ConnectError::Connect {
-            path: path.into(),
-            source,
-        })?;
+fn connect(path: &Path) -> Result<PodClient, ConnectError> {
+    let stream = socket::connect(path)?;
+    let stream = UnixStream::from_std(stream).map_err(|source| ConnectError {
+        path: path.into(),
+        source,
+    })?;
     Ok(PodClient::new(ttrpc::r#async::Client::new(Socket::from(stream))))
 }
 
@@ -360,9 +348,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("shim.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let (client, accepted) = tokio::join!(Client::connect(&path), listener.accept());
-        let client = client.unwrap();
-        drop(accepted.unwrap());
+        let client = Client::connect(&path).unwrap();
+        drop(listener.accept().await.unwrap());
         let broken = client.wait_container("c").await;
         assert!(matches!(broken, Err(RpcError::Closed(_))), "{broken:?}");
         let (socket, _) = listener.accept().await.unwrap();

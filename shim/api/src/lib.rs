@@ -6,8 +6,8 @@
 mod client;
 mod socket;
 
-pub use client::{Client, ConnectError, Exec, RpcError};
-pub use socket::{SocketError, bind};
+pub use client::{Client, Exec, RpcError};
+pub use socket::{BindError, ConnectError, bind};
 
 /// The status codes of [`RpcError::Status`].
 pub use ttrpc::Code;

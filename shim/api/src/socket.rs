@@ -1,102 +1,59 @@
-//! Unix sockets whose path may be longer than `sun_path` (108 bytes, unix(7)): the directory is opened and the socket
-//! named through `/proc/self/fd/N`, which is always short.
+//! The socket between daemon and shim. Its path may be longer than `sun_path` (108 bytes, unix(7)).
 
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// Why a socket's path could not be used.
+use coracle_linux::socket;
+
+/// A socket that could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
-    /// The path has no file name, or the name alone is longer than `sun_path` leaves room for.
-    #[error("socket path {path:?} has no usable file name (1 to {NAME_MAX} bytes)")]
-    Name {
-        /// The path as given.
-        path: PathBuf,
-    },
-    /// The directory that holds the socket.
-    #[error("open directory {path:?}")]
-    OpenDirectory {
-        /// The directory.
-        path: PathBuf,
-        /// What open(2) said.
-        source: io::Error,
-    },
-    /// The socket could not be made there.
-    #[error("bind socket {path:?}")]
-    Bind {
-        /// The path as given.
-        path: PathBuf,
-        /// What bind(2) or listen(2) said.
-        source: io::Error,
-    },
+#[error("bind socket {path:?}")]
+pub struct BindError {
+    /// The path as given.
+    pub path: PathBuf,
+    /// What bind(2) or listen(2) said.
+    pub source: io::Error,
+}
+
+/// A shim that could not be connected to.
+#[derive(Debug, thiserror::Error)]
+#[error("connect to shim {path:?}")]
+pub struct ConnectError {
+    /// The socket's path.
+    pub path: PathBuf,
+    /// What connect(2) said. Nobody listens (ENOENT, ECONNREFUSED: the shim is gone), or the listener's queue is full
+    /// (EAGAIN).
+    pub source: io::Error,
 }
 
 /// Makes a listening socket at `path`. A file that is already there is an error (EADDRINUSE).
 ///
 /// The daemon hands it to the shim as descriptor 3 and closes its own copy.
-pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
-    let short = ShortPath::open(path)?;
-    UnixListener::bind(short.path()).map_err(|source| SocketError::Bind {
+pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    let listener = socket::listen(path, BACKLOG).map_err(|source| BindError {
         path: path.into(),
         source,
-    })
+    })?;
+    Ok(listener.into())
 }
 
-/// `/proc/self/fd/N/name`, usable as long as this lives.
-pub(crate) struct ShortPath {
-    /// Keeps the number in `path` valid.
-    _directory: File,
-    path: PathBuf,
+/// Connects, without waiting, to the shim that listens at `path`; the socket is nonblocking.
+pub(crate) fn connect(path: &Path) -> Result<UnixStream, ConnectError> {
+    let stream = socket::connect_at_once(path).map_err(|source| ConnectError {
+        path: path.into(),
+        source,
+    })?;
+    Ok(stream.into())
 }
 
-impl ShortPath {
-    pub(crate) fn open(path: &Path) -> Result<Self, SocketError> {
-        let name = path
-            .file_name()
-            .filter(|name| name.as_bytes().len() <= NAME_MAX)
-            .ok_or_else(|| SocketError::Name { path: path.into() })?;
-        let parent = parent_of(path);
-        let directory = std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(O_PATH)
-            .open(parent)
-            .map_err(|source| SocketError::OpenDirectory {
-                path: parent.into(),
-                source,
-            })?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
-        Ok(Self {
-            _directory: directory,
-            path,
-        })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent.as_os_str() != OsStr::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// 108 bytes less the final NUL and `/proc/self/fd/` with a ten-digit number and a slash.
-const NAME_MAX: usize = 82;
-
-/// open(2); the same number on all Linux architectures that Rust names but alpha, parisc and sparc.
-const O_PATH: i32 = 0o10000000;
+/// Connections that wait for the shim to accept them; the kernel takes the smaller of this and net.core.somaxconn.
+const BACKLOG: i32 = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     #[test]
@@ -106,13 +63,23 @@ mod tests {
         std::fs::create_dir(&deep).unwrap();
         let path = deep.join("shim.sock");
         let _listener = bind(&path).unwrap();
-        let short = ShortPath::open(&path).unwrap();
-        std::os::unix::net::UnixStream::connect(short.path()).unwrap();
+        connect(&path).unwrap();
     }
 
     #[test]
-    fn a_name_that_cannot_fit_is_refused_by_name() {
-        let error = bind(Path::new("/").join("n".repeat(NAME_MAX + 1)).as_path()).unwrap_err();
-        assert!(error.to_string().contains("nnn"), "{error}");
+    fn what_the_kernel_said_is_behind_the_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shim.sock");
+        let said = |error: &dyn Error| error.source().unwrap().to_string();
+        let nobody = connect(&path).unwrap_err();
+        assert!(said(&nobody).contains("os error 2"), "{}", said(&nobody));
+        drop(bind(&path).unwrap());
+        let gone = connect(&path).unwrap_err();
+        assert!(said(&gone).contains("os error 111"), "{}", said(&gone));
+        let there = bind(&path).unwrap_err();
+        assert!(said(&there).contains("os error 98"), "{}", said(&there));
+        for error in [&nobody as &dyn Error, &gone, &there] {
+            assert!(!error.to_string().contains("os error"), "{error}");
+        }
     }
 }

@@ -92,7 +92,7 @@ impl Pod {
         command.stdout(Stdio::null());
         let spawned = Instant::now();
         let shim = command.spawn().unwrap();
-        let client = Client::connect(&dir.join("shim.sock")).await.unwrap();
+        let client = Client::connect(&dir.join("shim.sock")).unwrap();
         let netns = scratch.path().join("netns/pod");
         Self {
             client,
@@ -208,10 +208,10 @@ impl Pod {
         // The last handle on the old connection goes when the new one replaces it; a spare keeps the field filled.
         let spare = self.dir.join("spare.sock");
         let _listener = bind(&spare).unwrap();
-        self.client = Client::connect(&spare).await.unwrap();
+        self.client = Client::connect(&spare).unwrap();
         tokio::time::sleep(pause).await;
         meanwhile();
-        self.client = Client::connect(&self.dir.join("shim.sock")).await.unwrap();
+        self.client = Client::connect(&self.dir.join("shim.sock")).unwrap();
     }
 
     /// Ends everything in the pod's cgroup and removes it.
