@@ -42,7 +42,10 @@ pub(crate) async fn recover(daemon: &Arc<Daemon>) {
         Ok(()) if daemon.store.was_cut() => {
             tracing::warn!("records may be missing: what they do not name stays until the next start");
         }
-        Ok(()) => remove_orphans(daemon).await,
+        Ok(()) => {
+            remove_orphans(daemon).await;
+            collect_network_garbage(daemon).await;
+        }
         Err(error) => {
             tracing::error!(error = %chain(&error), "cannot read the records: what they do not name stays");
         }
@@ -285,6 +288,17 @@ async fn not_ready(daemon: &Arc<Daemon>, sandbox: &Arc<Sandbox>) {
     let _alone = sandbox.lifecycle.write().await;
     if let Err(error) = sandbox.save_not_ready(&daemon.store) {
         tracing::error!(sandbox = sandbox.id, error = %chain(&error), "cannot save the sandbox");
+    }
+}
+
+/// No pod is being attached yet: the daemon does not serve.
+async fn collect_network_garbage(daemon: &Arc<Daemon>) {
+    let collected = match daemon.store.all() {
+        Ok(records) => daemon.network.gc(records).await,
+        Err(error) => return tracing::error!(error = %chain(&error), "cannot read the sandboxes' records"),
+    };
+    if let Err(error) = collected {
+        tracing::warn!(error = %chain(&error), "what plugins hold for pods that are gone may stay");
     }
 }
 

@@ -37,7 +37,10 @@ fn append_dir(path: &Path, source: &mut Map<String, Value>) -> Result<(), LoadEr
         return Ok(());
     };
     // Checked before it becomes part of a path.
-    identifier::check_network_name(name).map_err(LoadError::Name)?;
+    identifier::check_network_name(name).map_err(|error| LoadError::File {
+        path: path.to_owned(),
+        source: Box::new(LoadError::Name(error)),
+    })?;
     let dir = path.with_file_name(name);
     if !dir.is_dir() {
         return Ok(());

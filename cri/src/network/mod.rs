@@ -4,9 +4,12 @@
 //! changed. DEL is told that the namespace goes away right after, so that no plugin waits for the kernel to delete the
 //! veth; whether the host's end really went is looked at afterwards (links.rs).
 
+mod gc;
 mod links;
+mod status;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coracle_cni_protocol::{
@@ -15,18 +18,22 @@ use coracle_cni_protocol::{
 use coracle_cri::runtime_v1::{PodSandboxConfig, Protocol};
 pub(crate) use links::HostLinks;
 use serde_json::{Map, Value, json};
+use status::LastStatus;
 
 use crate::config::Config;
 use crate::store::SandboxRecord;
 
 const INTERFACE: &str = "eth0";
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(120);
+/// For what is only asked, or can be done another time: nobody waits long for it.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The caller of the plugins.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Network {
     caller: Caller,
     conf_dir: PathBuf,
+    last_status: LastStatus,
 }
 
 /// Why a pod has no network, or still has one.
@@ -38,6 +45,10 @@ pub(crate) enum NetworkError {
     Add { id: String, source: CallError },
     #[error("network of sandbox {id}")]
     Del { id: String, source: CallErrors },
+    #[error("network {network:?}")]
+    Status { network: String, source: CallError },
+    #[error("network {network:?}: remove what is left of containers that are gone")]
+    Gc { network: String, source: CallErrors },
     #[error("recorded network of sandbox {id}")]
     RecordedList { id: String, source: LoadError },
     #[error("recorded result of the network of sandbox {id}: not JSON")]
@@ -65,12 +76,39 @@ impl Network {
         Network {
             caller,
             conf_dir: config.cni_conf_dir.clone(),
+            last_status: LastStatus::default(),
         }
     }
 
     /// The configuration for new pods, as text for the record.
     pub(crate) fn load(&self) -> Result<String, NetworkError> {
         Ok(ConfList::load_dir(&self.conf_dir)?.to_json().to_string())
+    }
+
+    /// Fails when a new pod would get no network now, as far as configuration and plugins say.
+    pub(crate) async fn status(&self) -> Result<(), Arc<NetworkError>> {
+        let list = ConfList::load_dir(&self.conf_dir).map_err(|error| Arc::new(error.into()))?;
+        let caller = self.caller.clone().timeout(SHORT_TIMEOUT);
+        self.last_status.of(&caller, list).await
+    }
+
+    /// Has the plugins remove what they hold for anybody but these sandboxes. Not beside [`Network::attach`]: what is
+    /// attached meanwhile would be taken for left over.
+    pub(crate) async fn gc(&self, records: Vec<SandboxRecord>) -> Result<(), NetworkError> {
+        let list = match ConfList::load_dir(&self.conf_dir) {
+            // Status says so, for as long as it is so.
+            Err(LoadError::None(_)) => return Ok(()),
+            list => list?,
+        };
+        let caller = self.caller.clone().timeout(SHORT_TIMEOUT);
+        blocking(move || {
+            let valid = gc::valid(&list, &records);
+            caller.gc(&list, &valid).map_err(|source| NetworkError::Gc {
+                network: list.name().to_owned(),
+                source,
+            })
+        })
+        .await
     }
 
     /// ADD. When it fails, nothing of it is left.

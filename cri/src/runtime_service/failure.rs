@@ -162,7 +162,7 @@ mod tests {
             ),
             (
                 r#"{"cniVersion":"1.0.0","name":"a/b","plugins":[{"type":"t"}]}"#,
-                vec!["name: invalid characters"],
+                vec![path.to_str().unwrap(), "name: invalid characters"],
             ),
         ];
         for (text, parts) in cases {

@@ -17,10 +17,10 @@ use crate::error::chain;
 pub(super) const HANDLERS: [&str; 2] = ["", "coracle"];
 
 pub(super) async fn status(daemon: Arc<Daemon>, request: StatusRequest) -> Result<StatusResponse, Failure> {
-    let network = daemon.network.load();
+    let network = daemon.network.status().await;
     let conditions = vec![
         condition("RuntimeReady", None),
-        condition("NetworkReady", network.err().map(|error| chain(&error))),
+        condition("NetworkReady", network.err().map(|error| chain(&*error))),
     ];
     let handlers = HANDLERS.map(|name| RuntimeHandler {
         name: name.to_owned(),
