@@ -29,6 +29,7 @@ pub struct MountInfo {
 /// One line of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mount<'t> {
+    device: (u32, u32),
     root: &'t [u8],
     point: &'t [u8],
     options: &'t [u8],
@@ -75,7 +76,8 @@ impl MountInfo {
 impl<'t> Mount<'t> {
     fn parse(line: &'t [u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
-        let (root, point) = (fields.nth(3)?, fields.next()?);
+        let device = device(fields.nth(2)?)?;
+        let (root, point) = (fields.next()?, fields.next()?);
         let options = fields.next()?;
         // What is between the options and the dash, as one slice: a blank that is part of a field is escaped.
         let mut optional = 0;
@@ -87,6 +89,7 @@ impl<'t> Mount<'t> {
         };
         let start = line.len() - fields.clone().map(|field| field.len() + 1).sum::<usize>() - 2 - length;
         Some(Self {
+            device,
             root,
             point,
             options,
@@ -95,6 +98,12 @@ impl<'t> Mount<'t> {
             source: fields.next()?,
             super_options: fields.next()?,
         })
+    }
+
+    /// The device number of its file system, major and minor: `st_dev` of what is on it.
+    #[must_use]
+    pub fn device(&self) -> (u32, u32) {
+        self.device
     }
 
     /// Where it is mounted.
@@ -132,17 +141,38 @@ impl<'t> Mount<'t> {
         words(self.super_options, b',')
     }
 
-    /// Whether mounts made here appear at its peers, and theirs here.
+    /// Its peer group: mounts made here appear at its peers, and theirs here.
     #[must_use]
-    pub fn is_shared(&self) -> bool {
-        words(self.propagation, b' ').any(|field| field.starts_with("shared:"))
+    pub fn peer_group(&self) -> Option<u32> {
+        self.group("shared:")
     }
 
-    /// Whether mounts made at its master appear here.
+    /// The peer group of its master: mounts made there appear here.
+    #[must_use]
+    pub fn master(&self) -> Option<u32> {
+        self.group("master:")
+    }
+
+    /// Whether it has a peer group.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.peer_group().is_some()
+    }
+
+    /// Whether it has a master.
     #[must_use]
     pub fn is_slave(&self) -> bool {
-        words(self.propagation, b' ').any(|field| field.starts_with("master:"))
+        self.master().is_some()
     }
+
+    fn group(&self, tag: &str) -> Option<u32> {
+        words(self.propagation, b' ').find_map(|field| field.strip_prefix(tag)?.parse().ok())
+    }
+}
+
+fn device(field: &[u8]) -> Option<(u32, u32)> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn words(text: &[u8], separator: u8) -> impl Iterator<Item = &str> {
@@ -196,12 +226,17 @@ garbage
             data.super_options().collect::<Vec<_>>(),
             ["rw", "errors=continue"]
         );
+        assert_eq!(
+            (data.device(), data.peer_group(), data.master()),
+            ((8, 2), Some(5), None)
+        );
         assert!(data.is_shared() && !data.is_slave() && data.is("ext4") && !data.is("ext"));
         let inner = mounts[2];
         assert_eq!(
             (inner.point(), inner.root()),
             ("/data/in ner".into(), "/sub".into())
         );
+        assert_eq!(inner.master(), Some(6));
         assert!(inner.is_slave() && !inner.is_shared());
         assert!(mounts[3].is_shared() && mounts[3].is_slave());
         assert!(!mounts[0].is_shared() && !mounts[0].is_slave());

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use coracle_linux::mountinfo::{Mount, MountInfo};
 use serde::{Deserialize, Serialize};
 
 use super::CgroupError;
@@ -67,22 +68,22 @@ impl Layout {
             return Ok(layout);
         }
         let file = Path::new("/proc/self/mountinfo");
-        let text = std::fs::read(file).map_err(|source| CgroupError::Read {
+        let mounts = MountInfo::of_this_process().map_err(|source| CgroupError::Read {
             file: file.to_owned(),
             source,
         })?;
-        Ok(FOUND.get_or_init(|| Self::parse(&String::from_utf8_lossy(&text))))
+        Ok(FOUND.get_or_init(|| Self::of(&mounts)))
     }
 
-    /// Finds the cgroup mounts in the text of a mountinfo file (proc_pid_mountinfo(5)).
-    fn parse(mountinfo: &str) -> Self {
+    /// The cgroup mounts among these.
+    #[must_use]
+    pub fn of(mounts: &MountInfo) -> Self {
         let mut layout = Self::default();
-        for line in mountinfo.lines() {
-            let Some(mount) = Mount::parse(line) else { continue };
-            match mount.fs_type {
-                "cgroup2" if layout.unified.is_none() => layout.unified = Some(mount.point()),
-                "cgroup" => layout.add_v1(&mount),
-                _ => {}
+        for mount in mounts.mounts() {
+            if mount.is("cgroup2") && layout.unified.is_none() {
+                layout.unified = Some(mount.point());
+            } else if mount.is("cgroup") {
+                layout.add_v1(&mount);
             }
         }
         layout
@@ -91,8 +92,7 @@ impl Layout {
     fn add_v1(&mut self, mount: &Mount<'_>) {
         let is_controller = |option: &&str| CONTROLLERS.contains(option) || option.starts_with("name=");
         let controllers: Vec<String> = mount
-            .super_options
-            .split(',')
+            .super_options()
             .filter(is_controller)
             .map(str::to_owned)
             .collect();
@@ -137,47 +137,13 @@ impl Layout {
     }
 }
 
-struct Mount<'a> {
-    mount_point: &'a str,
-    fs_type: &'a str,
-    super_options: &'a str,
-}
-
-impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (left, right) = line.split_once(" - ")?;
-        let mut right = right.split(' ');
-        let (fs_type, _source, super_options) = (right.next()?, right.next()?, right.next()?);
-        Some(Self {
-            mount_point: left.split(' ').nth(4)?,
-            fs_type,
-            super_options,
-        })
-    }
-
-    /// The mount point with its octal escapes (space, tab, newline, backslash) undone.
-    fn point(&self) -> PathBuf {
-        let mut parts = self.mount_point.split('\\');
-        let mut path = parts.next().unwrap_or_default().to_owned();
-        for part in parts {
-            let code = part
-                .get(..3)
-                .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-            match (code, part.get(3..)) {
-                (Some(code), Some(rest)) => {
-                    path.push(char::from(code));
-                    path.push_str(rest);
-                }
-                _ => path.push_str(part),
-            }
-        }
-        PathBuf::from(path)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of(mountinfo: &str) -> Layout {
+        Layout::of(&MountInfo::from_text(mountinfo))
+    }
 
     const HYBRID: &str = "\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -190,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_hybrid_host_has_v1_hierarchies_and_a_unified_one() {
-        let layout = Layout::parse(HYBRID);
+        let layout = of(HYBRID);
         let names: Vec<_> = layout.v1.iter().map(Hierarchy::name).collect();
         assert_eq!(names, ["cpu,cpuacct", "cpuset", "name=systemd"]);
         assert_eq!(
@@ -211,11 +177,9 @@ mod tests {
 
     #[test]
     fn a_v2_host_and_a_host_without_cgroups_are_told_apart() {
-        assert!(
-            Layout::parse("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n").is_v2_only()
-        );
+        assert!(of("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n").is_v2_only());
         assert_eq!(
-            Layout::parse("1 1 0:1 / / rw - ext4 /dev/vda rw\ngarbage\n"),
+            of("1 1 0:1 / / rw - ext4 /dev/vda rw\ngarbage\n"),
             Layout::default()
         );
     }
