@@ -144,10 +144,7 @@ fn a_failed_add_is_taken_back_and_its_code_is_told() {
         .unwrap_err();
     assert_eq!(error.code(), Some(Code::TRY_AGAIN_LATER));
     assert_eq!(chain(&error), "plugin bad: not now; later (code 11)");
-    assert_eq!(
-        names(dir.path()),
-        ["one ADD", "bad ADD", "three DEL", "bad DEL", "one DEL"]
-    );
+    assert_eq!(names(dir.path()), ["one ADD", "bad ADD", "bad DEL", "one DEL"]);
 }
 
 #[test]
@@ -165,12 +162,54 @@ fn del_goes_on_after_errors_and_reports_all() {
             false,
         )
         .unwrap_err();
-    assert_eq!(errors.0.len(), 3);
+    assert_eq!(errors.0.len(), 2);
     let text = errors.to_string();
-    for want in ["not now", "exit code 3", "broken", "absent"] {
+    for want in ["not now", "exit code 3", "broken"] {
         assert!(text.contains(want), "{want}: {text}");
     }
     assert_eq!(names(dir.path()), ["three DEL", "two DEL", "one DEL"]);
+}
+
+/// Its ADD was never started, so there is nothing to take back; and who waits for it to be installed waits for ever.
+#[test]
+fn a_plugin_that_is_not_installed_owes_no_del() {
+    let dir = tempfile::tempdir().unwrap();
+    plugin(dir.path(), "one", GOOD);
+    plugin(dir.path(), "three", GOOD);
+    let caller = Caller::new(vec![dir.path().to_owned()]);
+    let list = list("1.0.0", &["one", "absent", "three"]);
+    let error = caller.add(&list, &attachment()).unwrap_err();
+    let text = format!(
+        "failed to find plugin \"absent\" in path [{}]",
+        dir.path().display()
+    );
+    assert_eq!(chain(&error), text);
+    assert_eq!(names(dir.path()), ["one ADD", "one DEL"]);
+    for result in [None, Some(&CniResult::default())] {
+        let skipped = caller.del(&list, &attachment(), result, false).unwrap();
+        assert!(
+            matches!(&skipped[..], [CallError::Find { plugin, .. }] if plugin == "absent"),
+            "{skipped:?}"
+        );
+        assert_eq!(names(dir.path()), ["three DEL", "one DEL"]);
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_started_owes_a_del_only_after_a_complete_add() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("one"), "not executable").unwrap();
+    let caller = Caller::new(vec![dir.path().to_owned()]);
+    let list = list("1.0.0", &["one"]);
+    let error = caller.add(&list, &attachment()).unwrap_err();
+    assert!(matches!(error, CallError::Start { .. }), "{error}");
+    let skipped = caller.del(&list, &attachment(), None, false).unwrap();
+    assert!(matches!(&skipped[..], [CallError::Start { .. }]), "{skipped:?}");
+    let result = CniResult::default();
+    let errors = caller
+        .del(&list, &attachment(), Some(&result), false)
+        .unwrap_err();
+    assert!(errors.to_string().contains("Permission denied"), "{errors}");
 }
 
 #[test]

@@ -9,15 +9,23 @@ use std::{fmt, io};
 /// Calling a plugin failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// No program of this name.
-    #[error("no program {plugin:?} in {}", .dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", "))]
+    /// No program of this name, in libcni's words.
+    #[error("failed to find plugin {plugin:?} in path [{}]", .dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(" "))]
     Find {
         /// The plugin's type.
         plugin: String,
         /// Where it was looked for.
         dirs: Vec<PathBuf>,
     },
-    /// The program did not start, or talking to it failed.
+    /// The program did not start.
+    #[error("start {program}")]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Talking to the program failed.
     #[error("run {program}")]
     Run {
         /// The program.
@@ -111,6 +119,7 @@ impl CallError {
             Self::Plugin { source, .. } => Some(source),
             Self::Undo { source, .. } => source.plugin_error(),
             Self::Find { .. }
+            | Self::Start { .. }
             | Self::Run { .. }
             | Self::Timeout { .. }
             | Self::TooMuch { .. }

@@ -65,16 +65,23 @@ impl Caller {
         self
     }
 
-    /// Attaches. When a plugin fails, DEL is called for the whole list, so that nothing is left.
+    /// Attaches. When a plugin fails, DEL is called for it and those before it, so that nothing is left.
     pub fn add(&self, list: &ConfList, attachment: &Attachment) -> Result<CniResult, CallError> {
-        let added = self.add_all(list, attachment);
-        let error = match added {
+        let mut started = Vec::new();
+        let error = match self.add_all(list, attachment, &mut started) {
             Ok(result) => return Ok(result),
             Err(error) => error,
         };
         // A failed chain has no result: each plugin must find what it made by the attachment's name.
-        match self.del(list, attachment, None, false) {
-            Ok(()) => Err(error),
+        let undone = self.del_each(
+            list,
+            &started,
+            &self.environment("DEL", Some(attachment)),
+            attachment,
+            None,
+        );
+        match undone {
+            Ok(_) => Err(error),
             Err(undo) => Err(CallError::Undo {
                 undo,
                 source: Box::new(error),
@@ -84,6 +91,10 @@ impl Caller {
 
     /// Detaches, last plugin first. Goes on after errors and reports them all; repeating is fine.
     ///
+    /// A plugin that is not installed is passed over, for nobody could ever ask it: these are returned, so that the
+    /// caller can say so. The same goes for one that cannot be started when there is no result, so that its ADD never
+    /// ended.
+    ///
     /// `netns_goes_away` says that the caller removes the network namespace right after: Coracle's plugins then leave the
     /// deletion of the veth to that.
     pub fn del(
@@ -92,23 +103,13 @@ impl Caller {
         attachment: &Attachment,
         result: Option<&CniResult>,
         netns_goes_away: bool,
-    ) -> Result<(), CallErrors> {
+    ) -> Result<Vec<CallError>, CallErrors> {
+        let plugins: Vec<_> = list.plugins().iter().collect();
         let mut environment = self.environment("DEL", Some(attachment));
         if netns_goes_away {
             environment.push((NETNS_GOES_AWAY.to_owned(), "1".to_owned()));
         }
-        let result = result.filter(|_| list.version() >= Version::V0_4_0);
-        let errors: Vec<_> = (list.plugins().iter().rev())
-            .filter_map(|plugin| {
-                self.call(
-                    plugin,
-                    &environment,
-                    &request(list, plugin, Some(attachment), result),
-                )
-                .err()
-            })
-            .collect();
-        all(errors)
+        self.del_each(list, &plugins, &environment, attachment, result)
     }
 
     /// Removes everything of the network that belongs to none of the valid attachments: those of all containers that
@@ -144,13 +145,23 @@ impl Caller {
         Ok(())
     }
 
-    fn add_all(&self, list: &ConfList, attachment: &Attachment) -> Result<CniResult, CallError> {
+    /// `started` gets the plugins that were started: what they may have made is to be taken back.
+    fn add_all<'a>(
+        &self,
+        list: &'a ConfList,
+        attachment: &Attachment,
+        started: &mut Vec<&'a NetworkConfig>,
+    ) -> Result<CniResult, CallError> {
         let mut last: Option<CniResult> = None;
+        let environment = self.environment("ADD", Some(attachment));
         for plugin in list.plugins() {
             let config = request(list, plugin, Some(attachment), last.as_ref());
-            let answer = self.call(plugin, &self.environment("ADD", Some(attachment)), &config)?;
+            let answer = self.call(plugin, &environment, &config);
+            if !matches!(answer, Err(CallError::Find { .. } | CallError::Start { .. })) {
+                started.push(plugin);
+            }
             let kind = || plugin.kind().unwrap_or_default().to_owned();
-            let answer = answer.ok_or_else(|| CallError::NoResult { plugin: kind() })?;
+            let answer = answer?.ok_or_else(|| CallError::NoResult { plugin: kind() })?;
             let result = CniResult::parse(&answer);
             last = Some(result.map_err(|source| CallError::Result {
                 plugin: kind(),
@@ -158,6 +169,28 @@ impl Caller {
             })?);
         }
         Ok(last.unwrap_or_default())
+    }
+
+    fn del_each(
+        &self,
+        list: &ConfList,
+        plugins: &[&NetworkConfig],
+        environment: &[(String, String)],
+        attachment: &Attachment,
+        result: Option<&CniResult>,
+    ) -> Result<Vec<CallError>, CallErrors> {
+        let prev = result.filter(|_| list.version() >= Version::V0_4_0);
+        let (mut skipped, mut errors) = (Vec::new(), Vec::new());
+        for plugin in plugins.iter().rev() {
+            let config = request(list, plugin, Some(attachment), prev);
+            match self.call(plugin, environment, &config) {
+                Ok(_) => {}
+                Err(error @ CallError::Find { .. }) => skipped.push(error),
+                Err(error @ CallError::Start { .. }) if result.is_none() => skipped.push(error),
+                Err(error) => errors.push(error),
+            }
+        }
+        all(errors).map(|()| skipped)
     }
 
     fn program(&self, plugin: &NetworkConfig) -> Result<Program, CallError> {

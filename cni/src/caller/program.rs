@@ -62,7 +62,7 @@ impl Program {
         limit: Duration,
     ) -> Result<Option<Value>, CallError> {
         let program = || self.path.clone();
-        let child = self.spawn(environment).map_err(|source| CallError::Run {
+        let child = self.spawn(environment).map_err(|source| CallError::Start {
             program: program(),
             source,
         })?;

@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 use status::LastStatus;
 
 use crate::config::Config;
+use crate::error::chain;
 use crate::store::SandboxRecord;
 
 const INTERFACE: &str = "eth0";
@@ -152,12 +153,16 @@ fn attach(caller: &Caller, record: &SandboxRecord) -> Result<Attached, NetworkEr
 fn detach(caller: &Caller, record: &SandboxRecord) -> Result<(), NetworkError> {
     let list = list(record)?;
     let previous = previous(record)?;
-    caller
+    let skipped = caller
         .del(&list, &attachment(record), previous.as_ref(), true)
         .map_err(|source| NetworkError::Del {
             id: record.id.clone(),
             source,
-        })
+        })?;
+    for plugin in &skipped {
+        tracing::warn!(sandbox = record.id, error = %chain(plugin), "a plugin was not told that the pod is gone");
+    }
+    Ok(())
 }
 
 fn list(record: &SandboxRecord) -> Result<ConfList, NetworkError> {
