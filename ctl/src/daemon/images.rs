@@ -1,7 +1,7 @@
 //! Calls about images.
 
-use coracle_cri::import_v1::{ImportRequest, ImportedImage};
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::import_v1::{ImportRequest, ImportedImage};
+use coracle_cri_api::runtime_v1::{
     Image, ImageSpec, ImageStatusRequest, ListImagesRequest, PodSandboxConfig, PullImageRequest,
     RemoveImageRequest,
 };

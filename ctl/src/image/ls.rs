@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use coracle_cri::runtime_v1::Image;
+use coracle_cri_api::runtime_v1::Image;
 use serde::Serialize;
 
 use super::super::daemon::Daemon;

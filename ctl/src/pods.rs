@@ -1,6 +1,6 @@
 //! Finding a pod and its containers by the names people use.
 
-use coracle_cri::runtime_v1::{Container, PodSandbox, PodSandboxState};
+use coracle_cri_api::runtime_v1::{Container, PodSandbox, PodSandboxState};
 use thiserror::Error;
 
 use super::daemon::{Daemon, DaemonError};

@@ -1,6 +1,6 @@
 //! The images of a pod, by pull policy.
 
-use coracle_cri::runtime_v1::Image;
+use coracle_cri_api::runtime_v1::Image;
 use thiserror::Error;
 
 use super::super::daemon::{Daemon, DaemonError};

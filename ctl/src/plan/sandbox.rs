@@ -1,6 +1,6 @@
 //! The pod sandbox.
 
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::runtime_v1::{
     Int64Value, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
     PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol as CriProtocol, SupplementalGroupsPolicy,
 };

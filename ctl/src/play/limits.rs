@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coracle_images::usage;
+use coracle_linux::tree;
 
 use super::super::plan::{PodPlan, VolumeKind};
 use super::super::table;
@@ -59,8 +59,9 @@ async fn volume_exceeded(volumes: Vec<Limited>) -> String {
     loop {
         tokio::time::sleep(INTERVAL).await;
         for volume in &volumes {
-            // A tree that changes while it is measured is measured again next time.
-            if let Ok(used) = usage::measure(volume.path.clone(), PACE).await
+            let path = volume.path.clone();
+            // A tree that cannot be measured now is measured again next time.
+            if let Ok(Ok(used)) = tokio::task::spawn_blocking(move || tree::measure(&path, PACE)).await
                 && used.bytes > volume.bytes
             {
                 let (used, limit) = (table::size(used.bytes), table::size(volume.bytes));

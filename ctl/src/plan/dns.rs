@@ -1,6 +1,6 @@
 //! The pod's resolv.conf.
 
-use coracle_cri::runtime_v1::DnsConfig as CriDnsConfig;
+use coracle_cri_api::runtime_v1::DnsConfig as CriDnsConfig;
 
 use crate::manifest::{DnsConfig, DnsPolicy};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::runtime_v1::{
     Container, ContainerConfig, ContainerFilter, ContainerStatus, ContainerStatusRequest,
     CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ListContainersRequest, PodSandboxConfig,
     RemoveContainerRequest, ReopenContainerLogRequest, StartContainerRequest, StopContainerRequest,

@@ -1,6 +1,6 @@
 //! Manifest in, CRI requests out.
 
-use coracle_cri::runtime_v1::{ContainerConfig, NamespaceMode, security_profile::ProfileType};
+use coracle_cri_api::runtime_v1::{ContainerConfig, NamespaceMode, security_profile::ProfileType};
 
 use super::*;
 use crate::manifest::{HostPathType, parse};

@@ -15,7 +15,7 @@ mod volumes;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coracle_cri::runtime_v1::PodSandboxConfig;
+use coracle_cri_api::runtime_v1::PodSandboxConfig;
 
 use super::manifest::{Container, EnvVar, Pod, RestartPolicy};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::runtime_v1::{
     Capability, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
     LinuxContainerResources, LinuxContainerSecurityContext, Mount, SecurityProfile,
     security_profile::ProfileType,

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use coracle_cri::runtime_v1::{ContainerState, PodSandboxState};
+use coracle_cri_api::runtime_v1::{ContainerState, PodSandboxState};
 
 use super::super::daemon::{Daemon, DaemonError};
 use super::super::plan::{ContainerPlan, Facts, PodPlan, log_path};

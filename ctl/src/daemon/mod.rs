@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use coracle_cri::import_v1::image_import_client::ImageImportClient;
-use coracle_cri::runtime_v1::image_service_client::ImageServiceClient;
-use coracle_cri::runtime_v1::runtime_service_client::RuntimeServiceClient;
+use coracle_cri_api::import_v1::image_import_client::ImageImportClient;
+use coracle_cri_api::runtime_v1::image_service_client::ImageServiceClient;
+use coracle_cri_api::runtime_v1::runtime_service_client::RuntimeServiceClient;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::UnixStream;

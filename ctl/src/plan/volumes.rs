@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use coracle_cri::runtime_v1::{Mount, MountPropagation as CriPropagation};
+use coracle_cri_api::runtime_v1::{Mount, MountPropagation as CriPropagation};
 
 use crate::manifest::{Container, HostPathType, MountPropagation, Pod, Volume, VolumeMount, VolumeSource};
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use coracle_cri::runtime_v1::{Container, ContainerState, PodSandbox, PodSandboxState};
+use coracle_cri_api::runtime_v1::{Container, ContainerState, PodSandbox, PodSandboxState};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -130,7 +130,7 @@ async fn container_row(daemon: &Daemon, container: &Container) -> Result<Contain
         Err(error) if error.is_not_found() => None,
         other => other?,
     };
-    let named = |status: &coracle_cri::runtime_v1::ContainerStatus| {
+    let named = |status: &coracle_cri_api::runtime_v1::ContainerStatus| {
         let image = status.image.as_ref()?;
         let given = if image.user_specified_image.is_empty() {
             &image.image

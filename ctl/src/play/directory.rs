@@ -4,16 +4,14 @@
 //! killed leaves its pod running and these mounts in place; `coraclectl down`, or the next `play` once the daemon has no
 //! such pod any more, takes them away. The lock tells which directories have nobody.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use coracle_linux::beneath;
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use coracle_linux::mountinfo::MountInfo;
+use coracle_linux::tree;
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use thiserror::Error;
@@ -104,7 +102,7 @@ impl PodDirectory {
     /// Unmounts what is mounted below and removes everything.
     pub(crate) fn remove(self) -> Result<(), DirectoryError> {
         unmount_below(&self.path)?;
-        remove_tree(&self.path).map_err(|source| DirectoryError::Remove {
+        tree::remove(&self.path).map_err(|source| DirectoryError::Remove {
             path: self.path.clone(),
             source,
         })
@@ -165,9 +163,9 @@ fn open_lock(directory: &Path, create: bool) -> io::Result<File> {
 fn unmount_below(directory: &Path) -> Result<(), DirectoryError> {
     let source = |source| DirectoryError::Mounts { source };
     let directory = directory.canonicalize().map_err(source)?;
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").map_err(source)?;
-    // Later lines may be mounted on earlier ones.
-    for path in mountinfo.lines().rev().filter_map(mount_point) {
+    let mountinfo = MountInfo::of_this_process().map_err(source)?;
+    // Later ones may be mounted on earlier ones.
+    for path in mountinfo.mounts().rev().map(|mount| mount.point()) {
         if !path.starts_with(&directory) {
             continue;
         }
@@ -185,120 +183,9 @@ fn unmount_below(directory: &Path) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-/// The fifth field of a line of mountinfo (proc_pid_mountinfo(5)), in which blanks are octal.
-fn mount_point(line: &str) -> Option<PathBuf> {
-    let field = line.split(' ').nth(4)?;
-    let mut path = String::new();
-    let mut parts = field.split('\\');
-    path.push_str(parts.next()?);
-    for part in parts {
-        let code = u8::from_str_radix(part.get(..3)?, 8).ok()?;
-        path.push(char::from(code));
-        path.push_str(part.get(3..)?);
-    }
-    Some(path.into())
-}
-
-/// Removes a tree that containers have written, whatever they made of it: by descriptor, never through a symbolic link
-/// or into another mount, and at any depth, since a directory found inside another is moved up before it is looked into.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    let root = match rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
-        Err(Errno::NOENT) => return Ok(()),
-        root => root?,
-    };
-    let mut pending = empty(root.as_fd(), Path::new("."), |child| Ok(PathBuf::from(child)))?;
-    let mut moved = 0_u64;
-    while let Some(name) = pending.pop() {
-        let directory = beneath::open_strict(root.as_fd(), &name, OFlags::PATH | OFlags::DIRECTORY)?;
-        pending.extend(empty(root.as_fd(), &name, |child| {
-            move_up(directory.as_fd(), child, root.as_fd(), &mut moved)
-        })?);
-        rustix::fs::unlinkat(&root, &name, AtFlags::REMOVEDIR)?;
-    }
-    fs::remove_dir(path)
-}
-
-/// Removes what can be removed from one directory; the rest, directories that hold something, are given to `keep`.
-fn empty(
-    root: BorrowedFd<'_>,
-    name: &Path,
-    mut keep: impl FnMut(&OsStr) -> io::Result<PathBuf>,
-) -> io::Result<Vec<PathBuf>> {
-    let directory = beneath::open_strict(root, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    let entries: Vec<_> = Dir::read_from(&directory)?.collect::<Result<_, _>>()?;
-    let mut kept = Vec::new();
-    for entry in entries {
-        let child = OsStr::from_bytes(entry.file_name().to_bytes());
-        if child == "." || child == ".." {
-            continue;
-        }
-        if kind(&directory, &entry)? != FileType::Directory {
-            rustix::fs::unlinkat(&directory, child, AtFlags::empty())?;
-        } else if rustix::fs::unlinkat(&directory, child, AtFlags::REMOVEDIR).is_err() {
-            kept.push(keep(child)?);
-        }
-    }
-    Ok(kept)
-}
-
-/// Gives `child` a new name in the root.
-fn move_up(
-    from: BorrowedFd<'_>,
-    child: &OsStr,
-    root: BorrowedFd<'_>,
-    moved: &mut u64,
-) -> io::Result<PathBuf> {
-    loop {
-        let up = PathBuf::from(format!(".removed-{moved}"));
-        *moved += 1;
-        match rustix::fs::renameat_with(from, child, root, &up, RenameFlags::NOREPLACE) {
-            Ok(()) => return Ok(up),
-            Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}
-
-/// Some file systems leave the kind out of a listing.
-fn kind(directory: impl AsFd, entry: &rustix::fs::DirEntry) -> io::Result<FileType> {
-    if entry.file_type() != FileType::Unknown {
-        return Ok(entry.file_type());
-    }
-    let stat = rustix::fs::statat(directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(FileType::from_raw_mode(stat.st_mode))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
-
-    #[test]
-    fn a_tree_of_any_depth_goes_and_what_links_point_to_stays() {
-        let outside = tempfile::tempdir().unwrap();
-        fs::write(outside.path().join("kept"), "x").unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let tree = directory.path().join("tree");
-        fs::create_dir_all(tree.join("a/b")).unwrap();
-        fs::create_dir(tree.join(".removed-0")).unwrap();
-        fs::write(tree.join(".removed-0/f"), "x").unwrap();
-        symlink(outside.path(), tree.join("a/link")).unwrap();
-        // Deeper than any path or descriptor table.
-        let mut at = rustix::fs::open(&tree, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        for _ in 0..3000 {
-            rustix::fs::mkdirat(&at, "deeper", Mode::RWXU).unwrap();
-            at = rustix::fs::openat(&at, "deeper", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        }
-        drop(at);
-        remove_tree(&tree).unwrap();
-        assert!(!tree.exists());
-        assert!(outside.path().join("kept").exists());
-        remove_tree(&tree).unwrap();
-    }
 
     #[test]
     fn a_directory_is_taken_over_only_when_nobody_holds_it() {
@@ -313,11 +200,5 @@ mod tests {
         taken.remove().unwrap();
         assert!(list(data.path()).unwrap().is_empty());
         assert!(list(&data.path().join("absent")).unwrap().is_empty());
-    }
-
-    #[test]
-    fn mount_points_are_unescaped() {
-        let line = "36 35 98:0 / /a\\040b\\134c rw shared:1 - ext4 /dev/root rw";
-        assert_eq!(mount_point(line).unwrap(), PathBuf::from("/a b\\c"));
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coracle_cri::import_v1::{ImportRequest, ImportedImage};
+use coracle_cri_api::import_v1::{ImportRequest, ImportedImage};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coracle_cri::runtime_v1::ContainerState;
+use coracle_cri_api::runtime_v1::ContainerState;
 use thiserror::Error;
 
 use super::daemon::{Daemon, DaemonError};

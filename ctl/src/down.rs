@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use coracle_cri::runtime_v1::{ContainerState, PodSandbox};
+use coracle_cri_api::runtime_v1::{ContainerState, PodSandbox};
 use rustix::process::{Signal, kill_process};
 use thiserror::Error;
 

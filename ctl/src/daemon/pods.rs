@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::runtime_v1::{
     ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest,
     RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
 };
