@@ -202,7 +202,7 @@ fn observe(pid: i32) -> io::Result<Option<Observed>> {
 }
 
 /// The format this version writes.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// The gate's name in the directory of a record; it is there until the container is started.
 pub(super) const EXEC_FIFO: &str = "exec.fifo";

@@ -2,9 +2,11 @@
 //! and the gate.
 
 use super::Record;
+use super::record::VERSION;
 use crate::id::ContainerId;
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::io::Errno;
+use serde::Deserialize;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -33,13 +35,23 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
-    /// It is not a record, or one of another version.
-    #[error("{path} is not a record of this version")]
+    /// It is not a record.
+    #[error("{path} is not a container's record")]
     Malformed {
         /// The file.
         path: PathBuf,
         /// Why.
         source: serde_json::Error,
+    },
+    /// It is a record of a newer version of this program, whose meaning nobody here knows.
+    #[error("{path} has format {found}, and this program knows formats up to {known} only")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
     },
 }
 
@@ -130,7 +142,7 @@ impl Store {
                 });
             }
         };
-        serde_json::from_slice(&text).map_err(|source| StoreError::Malformed { path, source })
+        parse(&text, path)
     }
 
     /// Removes a container's directory, if there is one.
@@ -140,6 +152,27 @@ impl Store {
     pub fn remove(&self, id: &ContainerId) -> Result<(), StoreError> {
         remove(&self.dir(id))
     }
+}
+
+/// The format is looked at by itself, first: what else a newer one holds may be anything.
+fn parse(text: &[u8], path: PathBuf) -> Result<Record, StoreError> {
+    #[derive(Deserialize)]
+    struct Format {
+        version: u32,
+    }
+    let malformed = |source| StoreError::Malformed {
+        path: path.clone(),
+        source,
+    };
+    let Format { version } = serde_json::from_slice(text).map_err(malformed)?;
+    if version > VERSION {
+        return Err(StoreError::Newer {
+            path,
+            found: version,
+            known: VERSION,
+        });
+    }
+    serde_json::from_slice(text).map_err(malformed)
 }
 
 /// A name taken, given back when this is dropped before [`keep`](Self::keep).
@@ -240,3 +273,28 @@ fn remove(dir: &Path) -> Result<(), StoreError> {
 }
 
 const RECORD: &str = "state.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_a_newer_version_is_refused_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path().to_owned());
+        let id: ContainerId = "c".parse().unwrap();
+        let file = store.dir(&id).join(RECORD);
+        std::fs::create_dir(store.dir(&id)).unwrap();
+        let newer = VERSION + 1;
+        std::fs::write(&file, format!(r#"{{"version":{newer},"id":["c"]}}"#)).unwrap();
+        let error = store.load(&id).unwrap_err();
+        assert!(matches!(error, StoreError::Newer { .. }), "{error}");
+        let text = error.to_string();
+        for named in [file.to_str().unwrap(), &newer.to_string(), &VERSION.to_string()] {
+            assert!(text.contains(named), "{text}");
+        }
+        std::fs::write(&file, format!(r#"{{"version":{VERSION}}}"#)).unwrap();
+        let error = store.load(&id).unwrap_err();
+        assert!(matches!(error, StoreError::Malformed { .. }), "{error}");
+    }
+}
