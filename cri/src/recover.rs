@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::daemon::Daemon;
 use crate::error::chain;
 use crate::pods::{Container, Progress, Sandbox, Shim};
-use crate::runtime_service::half_done;
+use crate::runtime_service::{half_done, remove_later};
 use crate::shims::{self, dead, watch};
 use crate::shims::{Found, ShimError};
 use crate::store::{ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, StoreError};
@@ -306,14 +306,12 @@ async fn collect_network_garbage(daemon: &Arc<Daemon>) {
 async fn remove_orphans(daemon: &Arc<Daemon>) {
     // What is in it, and not the folder: a RemoveContainer may be about to move something there.
     for name in names_in(&daemon.trash_directory()) {
-        let path = daemon.trash_directory().join(name);
-        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path));
+        remove_later(daemon.trash_directory().join(name));
     }
     for id in names_in(&daemon.containers_directory()) {
         if daemon.pods.container(&id).is_none() {
             tracing::info!(container = id, "removing a writable layer that has no record");
-            let path = daemon.container_directory(&id);
-            tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path));
+            remove_later(daemon.container_directory(&id));
         }
     }
     for id in names_in(&daemon.config.state.join("pods")) {
@@ -326,9 +324,7 @@ async fn remove_orphans(daemon: &Arc<Daemon>) {
             shims::shut_down(&found.started.shim).await;
             shims::collect_ended(found.started).await;
         }
-        if let Err(error) = std::fs::remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), error = %chain(&error), "cannot remove");
-        }
+        remove_later(path);
     }
 }
 

@@ -208,7 +208,7 @@ impl Work {
     }
 
     async fn remove_directories(&mut self) -> Result<(), Failure> {
-        files::remove_all(&self.directory)
+        files::remove_all(&self.directory).await
     }
 
     async fn prepare_volumes(&mut self) -> Result<(), Failure> {

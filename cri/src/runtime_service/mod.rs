@@ -33,6 +33,7 @@ mod update_runtime_config;
 mod version;
 
 pub(crate) use failure::Failure;
+pub(crate) use files::remove_later;
 pub(crate) use service::Runtime;
 
 use crate::steps::Operation;

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use coracle_cri::runtime_v1::{RemoveContainerRequest, RemoveContainerResponse};
 use coracle_shim_api::{Code, RpcError};
 
-use super::Failure;
 use super::request::{if_there, known_container};
+use super::{Failure, files};
 use crate::daemon::Daemon;
-use crate::error::chain;
 use crate::pods::Container;
 use crate::shims::dead;
 use crate::steps::{Operation, Step};
@@ -116,13 +115,7 @@ impl Work {
             }
             _ => {}
         }
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = std::fs::remove_dir_all(&to)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %to.display(), error = %chain(&error), "cannot remove");
-            }
-        });
+        files::remove_later(to);
         Ok(())
     }
 

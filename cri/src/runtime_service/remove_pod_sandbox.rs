@@ -90,7 +90,7 @@ impl Work {
     }
 
     async fn remove_directories(&mut self) -> Result<(), Failure> {
-        files::remove_all(&self.daemon.pod_directory(&self.sandbox.id))
+        files::remove_all(&self.daemon.pod_directory(&self.sandbox.id)).await
     }
 
     async fn forget(&mut self) -> Result<(), Failure> {

@@ -266,7 +266,7 @@ impl Work {
 
     async fn remove_directories(&mut self) -> Result<(), Failure> {
         host_path::take_back(&self.sandbox.record().made).await;
-        files::remove_all(&self.directory)
+        files::remove_all(&self.directory).await
     }
 
     async fn start_shim(&mut self) -> Result<(), Failure> {

@@ -129,6 +129,16 @@ pub(super) fn names(
     Ok(wanted)
 }
 
+impl Host {
+    /// Whether the daemon holds the capability with this full name.
+    fn holds(&self, name: &str) -> bool {
+        NAMES
+            .iter()
+            .position(|known| *known == name)
+            .is_some_and(|number| self.capabilities >> number & 1 == 1)
+    }
+}
+
 /// With and without the prefix, in any case.
 fn parse(name: &str) -> Result<&'static str, PlanError> {
     let upper = name.to_ascii_uppercase();

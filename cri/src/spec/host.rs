@@ -4,8 +4,6 @@ use std::path::Path;
 
 use crate::cgroup::Hierarchies;
 
-use super::capabilities::NAMES;
-
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// The daemon's own rights and the kernel's features, as far as specs depend on them.
@@ -36,14 +34,6 @@ impl Host {
             unified_cgroups_only: hierarchies.v1_directory("freezer", "/").is_none(),
             apparmor: Path::new("/sys/module/apparmor/parameters/enabled").exists(),
         })
-    }
-
-    /// Whether the daemon holds the capability with this full name.
-    pub(super) fn holds(&self, name: &str) -> bool {
-        NAMES
-            .iter()
-            .position(|known| *known == name)
-            .is_some_and(|number| self.capabilities >> number & 1 == 1)
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use coracle_cri::runtime_v1::MountPropagation;
+use coracle_linux::mountinfo::MountInfo;
 
 use tonic::Code;
 
@@ -97,53 +98,26 @@ impl Volume {
     }
 
     fn check_propagation(&self, path: &Path) -> Result<(), VolumeError> {
-        let wanted = match self.propagation {
+        let slave_suffices = match self.propagation {
             MountPropagation::PropagationPrivate => return Ok(()),
-            MountPropagation::PropagationHostToContainer => "shared or slave",
-            MountPropagation::PropagationBidirectional => "shared",
+            MountPropagation::PropagationHostToContainer => true,
+            MountPropagation::PropagationBidirectional => false,
         };
-        let mountinfo =
-            std::fs::read_to_string("/proc/self/mountinfo").map_err(|source| VolumeError::Io {
-                index: self.index,
-                action: "read /proc/self/mountinfo for",
-                path: path.to_owned(),
-                source,
-            })?;
-        let tags = propagation_of(&mountinfo, path);
-        let shared = tags.contains("shared:");
-        if shared || wanted != "shared" && tags.contains("master:") {
+        let mounts = MountInfo::of_this_process().map_err(self.error("read the mounts for"))?;
+        let mount = mounts.holding(path);
+        if mount.is_some_and(|mount| mount.is_shared() || slave_suffices && mount.is_slave()) {
             return Ok(());
         }
         Err(VolumeError::Propagation {
             index: self.index,
             path: path.to_owned(),
-            wanted,
+            wanted: if slave_suffices {
+                "shared or slave"
+            } else {
+                "shared"
+            },
         })
     }
-}
-
-/// The optional fields of the mount that holds `path`: the last line whose mount point is the longest prefix.
-fn propagation_of<'m>(mountinfo: &'m str, path: &Path) -> &'m str {
-    let lines = mountinfo.lines().filter_map(|line| {
-        let (before, _) = line.split_once(" - ")?;
-        let mut fields = before.splitn(7, ' ');
-        let mount_point = PathBuf::from(unescape(fields.nth(4)?));
-        path.starts_with(&mount_point).then(|| {
-            (
-                mount_point.components().count(),
-                fields.nth(1).unwrap_or_default(),
-            )
-        })
-    });
-    // max_by_key returns the last of equals: a later mount on the same point covers the earlier.
-    lines.max_by_key(|(depth, _)| *depth).map_or("", |(_, tags)| tags)
-}
-
-/// Space, tab, newline and backslash are octal there (proc_pid_mountinfo(5)).
-fn unescape(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
 #[cfg(test)]
@@ -181,19 +155,5 @@ mod tests {
         std::os::unix::fs::symlink("nowhere", base.join("dangling")).unwrap();
         let error = volume(base.join("dangling")).look().unwrap_err().to_string();
         assert!(error.contains("config.mounts[0].host_path"), "{error}");
-    }
-
-    #[test]
-    fn the_mount_that_holds_a_path_is_the_deepest_and_latest() {
-        let mountinfo = "1 0 8:1 / / rw - ext4 a rw\n\
-                         2 1 8:2 / /data rw shared:5 - ext4 b rw\n\
-                         3 2 8:3 / /data/in\\040ner rw master:6 - ext4 c rw\n\
-                         4 2 8:3 / /data rw shared:7 master:8 - ext4 c rw\n";
-        assert_eq!(propagation_of(mountinfo, Path::new("/dat")), "");
-        assert_eq!(
-            propagation_of(mountinfo, Path::new("/data/x")),
-            "shared:7 master:8"
-        );
-        assert_eq!(propagation_of(mountinfo, Path::new("/data/in ner/y")), "master:6");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coracle_images::usage;
+use coracle_linux::tree;
 
 use super::cgroup;
 use crate::cgroup::Hierarchies;
@@ -157,7 +157,9 @@ impl Sampler {
             }
             let upper = self.layers.join(&container.id).join("upper");
             let at = now();
-            if let Ok(used) = usage::measure(upper, ENTRIES_PER_SECOND).await
+            let used = tokio::task::spawn_blocking(move || tree::measure(&upper, ENTRIES_PER_SECOND)).await;
+            // Removed meanwhile, or a disk that fails: the last figure stays until there is another.
+            if let Ok(Ok(used)) = used
                 && self.pods.container(&container.id).is_some()
             {
                 let layer = Layer {
@@ -183,6 +185,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pods::{Container, Sandbox};
+    use crate::store::{ContainerRecord, SandboxRecord};
 
     #[test]
     fn two_samples_make_a_rate() {
@@ -196,5 +200,42 @@ mod tests {
         assert_eq!(samples.nano_cores("a"), None);
         samples.add_cpu("a", 3_000_000_000, 10);
         assert_eq!(samples.nano_cores("a"), None);
+    }
+
+    #[tokio::test]
+    async fn a_file_below_a_path_that_is_too_long_to_be_named_counts() {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+
+        let directory = tempfile::tempdir().unwrap();
+        let upper = directory.path().join("c/upper");
+        std::fs::create_dir_all(&upper).unwrap();
+        let name = "n".repeat(200);
+        let mut place = std::os::fd::OwnedFd::from(std::fs::File::open(&upper).unwrap());
+        for _ in 0..50 {
+            mkdirat(&place, &name, Mode::RWXU).unwrap();
+            place = openat(&place, &name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        }
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let mut file = std::fs::File::from(openat(&place, "large", flags, Mode::RUSR | Mode::WUSR).unwrap());
+        std::io::Write::write_all(&mut file, &vec![1; 1 << 20]).unwrap();
+
+        let pods = Arc::new(Pods::default());
+        let sandbox = Arc::new(Sandbox::new(SandboxRecord::default()));
+        let record = ContainerRecord {
+            id: "c".to_owned(),
+            ..ContainerRecord::default()
+        };
+        pods.add_container(Arc::new(Container::new(sandbox, record)));
+        let sampler = Sampler {
+            pods,
+            hierarchies: Arc::default(),
+            samples: Arc::default(),
+            layers: directory.path().to_owned(),
+            period: Duration::from_secs(1),
+        };
+        sampler.sample_layers().await;
+        let layer = sampler.samples.writable_layer("c").unwrap();
+        assert!(layer.bytes >= 1 << 20 && layer.inodes == 52, "{layer:?}");
+        tree::remove(&upper).unwrap();
     }
 }

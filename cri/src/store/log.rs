@@ -216,7 +216,7 @@ fn frame(payload: &[u8]) -> Result<Vec<u8>, LogError> {
         .ok_or(LogError::TooLarge(payload.len()))?;
     let mut frame = Vec::with_capacity(FRAME_HEADER + payload.len());
     frame.extend_from_slice(&length.to_le_bytes());
-    frame.extend_from_slice(&crc32(payload).to_le_bytes());
+    frame.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
     frame.extend_from_slice(payload);
     Ok(frame)
 }
@@ -240,34 +240,8 @@ fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         .filter(|length| *length <= MAX_PAYLOAD)?;
     let (payload, rest) = rest.split_at_checked(length)?;
     // An empty frame is what a run of zeros reads as; nothing writes one.
-    (length > 0 && crc32(payload) == u32::from_le_bytes(*sum)).then_some((payload, rest))
+    (length > 0 && crc32fast::hash(payload) == u32::from_le_bytes(*sum)).then_some((payload, rest))
 }
-
-/// CRC-32 as in IEEE 802.3.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0_u32, |sum, byte| {
-        (sum >> 8) ^ CRC_TABLE[usize::from(sum.to_le_bytes()[0] ^ byte)]
-    })
-}
-
-const CRC_TABLE: [u32; 256] = {
-    let mut table = [0_u32; 256];
-    let mut index = 0_u32;
-    while index < 256 {
-        let (mut value, mut bit) = (index, 0);
-        while bit < 8 {
-            value = if value & 1 == 1 {
-                (value >> 1) ^ 0xedb8_8320
-            } else {
-                value >> 1
-            };
-            bit += 1;
-        }
-        table[index as usize] = value;
-        index += 1;
-    }
-    table
-};
 
 fn sync_parent(path: &Path) -> Result<(), LogError> {
     let parent = path.parent().unwrap_or_else(|| Path::new("/"));
@@ -288,11 +262,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn crc32_is_the_usual_one() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-    }
 
     /// The file without the zeros ahead.
     fn frames_of(path: &Path, log: Log) -> Vec<u8> {

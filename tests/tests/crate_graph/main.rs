@@ -73,7 +73,6 @@ const KNOWN_CIRCLES: &[(&str, &str, &[&str])] = &[
     ("coracle-images", "layer", &["pax", "tar_stream"]),
     ("coracle-cri", "manifest", &["container", "pod", "volume"]),
     ("coracle-cri", "plan", &["container", "sandbox"]),
-    ("coracle-cri", "spec", &["capabilities", "host"]),
     ("coracle-ctl", "manifest", &["container", "pod", "volume"]),
     ("coracle-ctl", "plan", &["container", "sandbox"]),
     ("coracle-integration", "", &["cgroups", "node"]),
