@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use coracle_cri::import_v1::image_import_server::ImageImport;
-use coracle_cri::import_v1::{ImportRequest, ImportResponse, ImportedImage};
+use coracle_cri_api::import_v1::image_import_server::ImageImport;
+use coracle_cri_api::import_v1::{ImportRequest, ImportResponse, ImportedImage};
 use coracle_images::{Image, Reference, ReferenceError};
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tonic::{Code, Request, Response, Status, Streaming};

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use coracle_cri::runtime_v1::{DnsConfig, NamespaceMode, PodSandboxConfig};
+use coracle_cri_api::runtime_v1::{DnsConfig, NamespaceMode, PodSandboxConfig};
 
 use crate::spec;
 

@@ -5,9 +5,9 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coracle_cri::import_v1::image_import_server::ImageImportServer;
-use coracle_cri::runtime_v1::image_service_server::ImageServiceServer;
-use coracle_cri::runtime_v1::runtime_service_server::RuntimeServiceServer;
+use coracle_cri_api::import_v1::image_import_server::ImageImportServer;
+use coracle_cri_api::runtime_v1::image_service_server::ImageServiceServer;
+use coracle_cri_api::runtime_v1::runtime_service_server::RuntimeServiceServer;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;

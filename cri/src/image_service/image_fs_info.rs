@@ -1,6 +1,6 @@
 //! ImageFsInfo: what images and writable layers use of the disk; kept up to date elsewhere, nothing is walked here.
 
-use coracle_cri::runtime_v1::{FilesystemUsage, ImageFsInfoResponse};
+use coracle_cri_api::runtime_v1::{FilesystemUsage, ImageFsInfoResponse};
 
 use crate::clock::now;
 use crate::daemon::Daemon;

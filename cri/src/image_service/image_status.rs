@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use coracle_cri::runtime_v1::{ImageStatusRequest, ImageStatusResponse};
+use coracle_cri_api::runtime_v1::{ImageStatusRequest, ImageStatusResponse};
 use tonic::Status;
 
 use super::{info, item, name};

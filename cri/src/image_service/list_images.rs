@@ -1,6 +1,6 @@
 //! ListImages, from memory.
 
-use coracle_cri::runtime_v1::{ListImagesRequest, ListImagesResponse};
+use coracle_cri_api::runtime_v1::{ListImagesRequest, ListImagesResponse};
 
 use super::item;
 use crate::daemon::Daemon;

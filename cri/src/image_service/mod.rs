@@ -9,8 +9,8 @@ mod remove_image;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1 as v1;
-use coracle_cri::runtime_v1::image_service_server::ImageService;
+use coracle_cri_api::runtime_v1 as v1;
+use coracle_cri_api::runtime_v1::image_service_server::ImageService;
 use coracle_images::{Image, ImageUser, Kind, ReferenceError};
 use tonic::{Code, Request, Response, Status};
 

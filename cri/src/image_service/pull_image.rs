@@ -1,6 +1,6 @@
 //! PullImage. A client that goes away cancels the pull at once: this future is dropped, and nothing of it stays.
 
-use coracle_cri::runtime_v1::{AuthConfig, PullImageRequest, PullImageResponse};
+use coracle_cri_api::runtime_v1::{AuthConfig, PullImageRequest, PullImageResponse};
 use coracle_images::{Auth, Reference};
 use tonic::Status;
 

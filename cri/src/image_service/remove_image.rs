@@ -1,6 +1,6 @@
 //! RemoveImage: with all its names. An image that is not there is removed; containers that use it keep their layers.
 
-use coracle_cri::runtime_v1::{RemoveImageRequest, RemoveImageResponse};
+use coracle_cri_api::runtime_v1::{RemoveImageRequest, RemoveImageResponse};
 use tonic::{Code, Status};
 
 use super::name;

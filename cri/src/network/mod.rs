@@ -15,7 +15,7 @@ use std::time::Duration;
 use coracle_cni_protocol::{
     Attachment, CallError, CallErrors, Caller, CniResult, ConfList, LoadError, ResultError,
 };
-use coracle_cri::runtime_v1::{PodSandboxConfig, Protocol};
+use coracle_cri_api::runtime_v1::{PodSandboxConfig, Protocol};
 pub(crate) use links::HostLinks;
 use serde_json::{Map, Value, json};
 use status::LastStatus;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1::ContainerConfig;
+use coracle_cri_api::runtime_v1::ContainerConfig;
 use coracle_images::Image;
 
 use super::{Failure, id, identity, pod_request};

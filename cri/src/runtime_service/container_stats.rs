@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1::{ContainerStatsRequest, ContainerStatsResponse};
+use coracle_cri_api::runtime_v1::{ContainerStatsRequest, ContainerStatsResponse};
 
 use super::Failure;
 use super::request::find_container;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::runtime_v1::{
     ContainerResources, ContainerState, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse,
     ContainerUser, ImageSpec, LinuxContainerUser,
 };

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1::{ContainerConfig, CreateContainerRequest, CreateContainerResponse};
+use coracle_cri_api::runtime_v1::{ContainerConfig, CreateContainerRequest, CreateContainerResponse};
 use coracle_shim_api::Code;
 use coracle_shim_api::pod::{CreateContainerRequest as ShimRequest, Overlay};
 use tokio::task::JoinHandle;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_cri::runtime_v1::{ExecSyncRequest, ExecSyncResponse};
+use coracle_cri_api::runtime_v1::{ExecSyncRequest, ExecSyncResponse};
 use coracle_shim_api::Code;
 use coracle_shim_api::pod::ExecRequest;
 use oci_spec::runtime::Process;

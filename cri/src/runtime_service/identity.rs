@@ -1,6 +1,6 @@
 //! Who a container runs as: the request's user, else the image's.
 
-use coracle_cri::runtime_v1::{LinuxContainerSecurityContext, SupplementalGroupsPolicy};
+use coracle_cri_api::runtime_v1::{LinuxContainerSecurityContext, SupplementalGroupsPolicy};
 use coracle_images::user::{self, User};
 use coracle_images::{Image, Store};
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1::{ContainerStatsFilter, ListContainerStatsRequest, ListContainerStatsResponse};
+use coracle_cri_api::runtime_v1::{
+    ContainerStatsFilter, ListContainerStatsRequest, ListContainerStatsResponse,
+};
 
 use super::{Failure, labels};
 use crate::daemon::Daemon;

@@ -1,6 +1,6 @@
 //! What the shim is asked for a pod.
 
-use coracle_cri::runtime_v1::{NamespaceMode, PodSandboxConfig};
+use coracle_cri_api::runtime_v1::{NamespaceMode, PodSandboxConfig};
 use coracle_shim_api::pod::{NamespaceMode as ShimMode, StartPodRequest};
 
 use crate::spec;

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1::{RemoveContainerRequest, RemoveContainerResponse};
+use coracle_cri_api::runtime_v1::{RemoveContainerRequest, RemoveContainerResponse};
 use coracle_shim_api::{Code, RpcError};
 
 use super::request::{if_there, known_container};

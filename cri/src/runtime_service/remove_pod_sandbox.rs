@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1::{RemovePodSandboxRequest, RemovePodSandboxResponse};
+use coracle_cri_api::runtime_v1::{RemovePodSandboxRequest, RemovePodSandboxResponse};
 
 use super::request::{if_there, known_sandbox};
 use super::{Failure, files, remove_container, stop_pod_sandbox};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::runtime_v1::{
     CgroupDriver, LinuxRuntimeConfiguration, RuntimeConfigRequest, RuntimeConfigResponse,
 };
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use coracle_cri::runtime_v1::{NamespaceMode, PodSandboxConfig, PortMapping, Protocol};
+use coracle_cri_api::runtime_v1::{NamespaceMode, PodSandboxConfig, PortMapping, Protocol};
 
 use super::Failure;
 use crate::spec;
@@ -165,7 +165,7 @@ fn invalid(field: &'static str, value: &str, wants: &'static str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_cri::runtime_v1::{
+    use coracle_cri_api::runtime_v1::{
         DnsConfig, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceOption, PodSandboxMetadata,
     };
 

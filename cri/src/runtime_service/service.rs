@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1 as v1;
-use coracle_cri::runtime_v1::runtime_service_server::RuntimeService;
+use coracle_cri_api::runtime_v1 as v1;
+use coracle_cri_api::runtime_v1::runtime_service_server::RuntimeService;
 use tonic::{Request, Response, Status};
 
 use super::request::answer;

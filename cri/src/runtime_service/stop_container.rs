@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_cri::runtime_v1::{StopContainerRequest, StopContainerResponse};
+use coracle_cri_api::runtime_v1::{StopContainerRequest, StopContainerResponse};
 use coracle_shim_api::{Code, RpcError};
 
 use super::Failure;

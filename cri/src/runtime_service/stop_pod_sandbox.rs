@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_cri::runtime_v1::{StopPodSandboxRequest, StopPodSandboxResponse};
+use coracle_cri_api::runtime_v1::{StopPodSandboxRequest, StopPodSandboxResponse};
 use coracle_shim_api::RpcError;
 
 use super::Failure;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coracle_cri::runtime_v1::{VersionRequest, VersionResponse};
+use coracle_cri_api::runtime_v1::{VersionRequest, VersionResponse};
 
 use super::Failure;
 use crate::daemon::Daemon;

@@ -1,6 +1,6 @@
 //! Which capabilities the first process gets (capabilities(7)).
 
-use coracle_cri::runtime_v1::LinuxContainerSecurityContext;
+use coracle_cri_api::runtime_v1::LinuxContainerSecurityContext;
 use serde_json::{Value, json};
 
 use super::{Host, PlanError, invalid};

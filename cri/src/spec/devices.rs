@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use coracle_cri::runtime_v1::ContainerConfig;
+use coracle_cri_api::runtime_v1::ContainerConfig;
 use serde_json::{Value, json};
 
 use super::{Host, PlanError, invalid};

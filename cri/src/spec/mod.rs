@@ -25,7 +25,7 @@ mod volume;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::runtime_v1::{
     ContainerConfig, LinuxContainerSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
 };
 use oci_spec::runtime::Spec;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use coracle_cri::runtime_v1::{ContainerConfig, MountPropagation, NamespaceMode, NamespaceOption};
+use coracle_cri_api::runtime_v1::{ContainerConfig, MountPropagation, NamespaceMode, NamespaceOption};
 use serde_json::{Value, json};
 
 use super::{PlanError, Request, invalid, mode};

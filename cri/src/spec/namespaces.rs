@@ -1,6 +1,6 @@
 //! Which namespaces the container gets for itself. Those it shares with its pod are the shim's to join.
 
-use coracle_cri::runtime_v1::{LinuxContainerSecurityContext, NamespaceMode, NamespaceOption};
+use coracle_cri_api::runtime_v1::{LinuxContainerSecurityContext, NamespaceMode, NamespaceOption};
 use serde_json::{Value, json};
 
 use super::{Host, PlanError, invalid, mode};

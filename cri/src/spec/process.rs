@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use coracle_cri::runtime_v1::{ContainerConfig, LinuxContainerSecurityContext};
+use coracle_cri_api::runtime_v1::{ContainerConfig, LinuxContainerSecurityContext};
 use serde_json::{Value, json};
 
 use super::{PlanError, Request, capabilities, invalid, set};

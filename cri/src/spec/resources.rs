@@ -1,6 +1,6 @@
 //! Limits: CRI's zero means "not set", OCI's absence does.
 
-use coracle_cri::runtime_v1::{ContainerConfig, LinuxContainerResources};
+use coracle_cri_api::runtime_v1::{ContainerConfig, LinuxContainerResources};
 use serde_json::{Value, json};
 
 use super::{PlanError, invalid, set};

@@ -1,7 +1,7 @@
 //! Which seccomp profile a container runs under.
 
-use coracle_cri::runtime_v1::security_profile::ProfileType;
-use coracle_cri::runtime_v1::{LinuxContainerSecurityContext, SecurityProfile};
+use coracle_cri_api::runtime_v1::security_profile::ProfileType;
+use coracle_cri_api::runtime_v1::{LinuxContainerSecurityContext, SecurityProfile};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::Value;
 

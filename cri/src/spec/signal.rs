@@ -1,6 +1,6 @@
 //! Stop signals: CRI's enumeration, an image's STOPSIGNAL, the kernel's numbers (signal(7), x86 and ARM).
 
-use coracle_cri::runtime_v1::{ContainerConfig, Signal};
+use coracle_cri_api::runtime_v1::{ContainerConfig, Signal};
 
 use super::PlanError;
 use super::invalid;

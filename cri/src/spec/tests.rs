@@ -1,6 +1,6 @@
 //! The plan, field by field.
 
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::runtime_v1::{
     Capability, Device, Int64Value, KeyValue, LinuxContainerConfig, LinuxContainerResources,
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, MountPropagation, SecurityProfile,
 };

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use coracle_cri::runtime_v1::MountPropagation;
+use coracle_cri_api::runtime_v1::MountPropagation;
 use coracle_linux::mountinfo::MountInfo;
 
 use tonic::Code;

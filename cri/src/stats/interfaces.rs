@@ -1,6 +1,6 @@
 //! /proc/PID/net/dev (proc_pid_net(5)).
 
-use coracle_cri::runtime_v1::NetworkInterfaceUsage;
+use coracle_cri_api::runtime_v1::NetworkInterfaceUsage;
 
 use super::value;
 

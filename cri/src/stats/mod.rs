@@ -7,7 +7,7 @@ mod sample;
 
 use std::path::Path;
 
-use coracle_cri::runtime_v1::{
+use coracle_cri_api::runtime_v1::{
     ContainerAttributes, ContainerStats, CpuUsage, FilesystemIdentifier, FilesystemUsage,
     LinuxPodSandboxStats, MemoryUsage, NetworkUsage, PodSandboxAttributes, PodSandboxStats, ProcessUsage,
     SwapUsage, UInt64Value,

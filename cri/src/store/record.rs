@@ -1,7 +1,7 @@
 //! What is saved of a pod and of a container: what was asked, what was decided, and how far it got. What can be
 //! observed (pids, whether a process lives, what a cgroup uses) is not in here.
 
-use coracle_cri::runtime_v1::{ContainerConfig, PodSandboxConfig};
+use coracle_cri_api::runtime_v1::{ContainerConfig, PodSandboxConfig};
 
 /// How far a sandbox got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
