@@ -28,5 +28,7 @@ pub use create::{Container, CreateError, Creating, StartError, Starting, spawn};
 pub use hooks::HookRun;
 pub use id::{ContainerId, IdError};
 pub use identity::IdentityError;
-pub use plan::{CreateOptions, CreateRequest, DetachedMount, Gate, Plan, PlanError, RootSource, Stdio, plan};
+pub use plan::{
+    CreateOptions, CreateRequest, DetachedMount, Gate, Plan, PlanError, RootSource, Stdio, plan, root_path,
+};
 pub use rootfs::RootfsError;

@@ -6,7 +6,8 @@ use coracle_linux::pidfd::Pid;
 use coracle_runtime::spec::Loaded;
 use coracle_runtime::state::Reservation;
 use coracle_runtime::{
-    Container, ContainerId, CreateOptions, CreateRequest, Gate, Plan, RootSource, Stdio, plan, spawn, spec,
+    Container, ContainerId, CreateOptions, CreateRequest, Gate, Plan, RootSource, Stdio, plan, root_path,
+    spawn, spec,
 };
 use oci_spec::runtime::Spec;
 use std::os::fd::AsFd;
@@ -44,12 +45,8 @@ pub(super) fn args(command: Command) -> Command {
 pub(super) struct Launch {
     plan: Plan,
     reservation: Reservation,
-    rootfs: PathBuf,
-    own_pid_namespace: bool,
     terminal: bool,
-    console_socket: Option<PathBuf>,
-    pidfd_socket: Option<PathBuf>,
-    pid_file: Option<PathBuf>,
+    publication: Publication,
 }
 
 /// A container, and its name to be given back should what follows fail.
@@ -76,10 +73,7 @@ impl Launch {
         let terminal = wants_terminal(&loaded.spec);
         let console_socket = path("console-socket");
         check_terminal(terminal, detached, console_socket.is_some())?;
-        let root = RootSource::from_spec(&loaded.spec, &bundle)?;
-        let RootSource::Path(rootfs) = root.clone() else {
-            return Err(CliError::RootIsRoot);
-        };
+        let rootfs = root_path(&loaded.spec, &bundle)?;
         let own_pid_namespace = has_own_pid_namespace(&loaded.spec);
         let preserve_fds = preserve_fds(args, pass_listen_fds(&mut loaded.spec))?;
         let reservation = global.store.reserve(&id)?;
@@ -93,7 +87,7 @@ impl Launch {
             id,
             bundle,
             spec: loaded.spec,
-            root,
+            root: RootSource::Path(rootfs.clone()),
             detached: Vec::new(),
             stdio: if terminal { Stdio::Terminal } else { Stdio::Inherit },
             join: Vec::new(),
@@ -102,71 +96,58 @@ impl Launch {
         Ok(Self {
             plan,
             reservation,
-            rootfs,
-            own_pid_namespace,
             terminal,
-            console_socket,
-            pidfd_socket: path("pidfd-socket"),
-            pid_file: path("pid-file"),
+            publication: Publication {
+                rootfs,
+                own_pid_namespace,
+                console_socket,
+                pidfd_socket: path("pidfd-socket"),
+                pid_file: path("pid-file"),
+            },
         })
     }
 
-    /// Creates the container and writes its record. When that fails everything is undone.
+    /// Creates the container and tells of it whom it concerns. When that fails everything is undone.
     pub(super) fn create(self, global: &Global) -> Result<Launched, CliError> {
-        let Self {
-            plan,
-            reservation,
-            console_socket,
-            pidfd_socket,
-            pid_file,
-            terminal,
-            ..
-        } = self;
-        let container = spawn(plan)?.finish()?;
-        let guard = Guard {
-            container: Some(container),
-            log: global,
-        };
-        let made = guard.container.as_ref().ok_or(CliError::NotRunning)?;
-        for warning in &made.warnings {
+        let container = spawn(self.plan)?.finish()?;
+        for warning in &container.warnings {
             global.log.warn(warning);
         }
-        let record = made.record(self.rootfs, self.own_pid_namespace)?;
-        reservation.write(&record)?;
-        if let (Some(socket), Some(console)) = (&console_socket, &made.console) {
-            hand_over::send(socket, b"/dev/console", console.as_fd())?;
+        let published = self.publication.publish(&container, &self.reservation);
+        if let Err(error) = published {
+            super::delete::end(&container, &global.log);
+            return Err(error);
         }
-        if let Some(socket) = &pidfd_socket {
-            hand_over::send(socket, b"pidfd", made.pidfd.as_fd())?;
-        }
-        if let Some(path) = &pid_file {
-            write_pid_file(path, made.pid)?;
-        }
-        let container = guard.release().ok_or(CliError::NotRunning)?;
         Ok(Launched {
             container,
-            reservation,
-            terminal,
+            reservation: self.reservation,
+            terminal: self.terminal,
         })
     }
 }
 
-/// Removes a container whose creation could not be completed.
-struct Guard<'a> {
-    container: Option<Container>,
-    log: &'a Global,
+/// What is told of a container once it exists, and where.
+struct Publication {
+    rootfs: PathBuf,
+    own_pid_namespace: bool,
+    console_socket: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
 }
 
-impl Guard<'_> {
-    fn release(mut self) -> Option<Container> {
-        self.container.take()
-    }
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        if let Some(container) = self.container.take() {
-            super::delete::end(&container, &self.log.log);
+impl Publication {
+    /// Writes its record, hands its descriptors over, and writes its pid file.
+    fn publish(self, container: &Container, reservation: &Reservation) -> Result<(), CliError> {
+        reservation.write(&container.record(self.rootfs, self.own_pid_namespace)?)?;
+        if let (Some(socket), Some(console)) = (&self.console_socket, &container.console) {
+            hand_over::send(socket, b"/dev/console", console.as_fd())?;
+        }
+        if let Some(socket) = &self.pidfd_socket {
+            hand_over::send(socket, b"pidfd", container.pidfd.as_fd())?;
+        }
+        match &self.pid_file {
+            Some(path) => write_pid_file(path, container.pid),
+            None => Ok(()),
         }
     }
 }

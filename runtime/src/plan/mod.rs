@@ -39,7 +39,7 @@ pub struct CreateRequest {
     pub bundle: PathBuf,
     /// The specification (config.json).
     pub spec: Spec,
-    /// Where its root file system comes from. [`RootSource::from_spec`] is what a bundle says.
+    /// Where its root file system comes from; for a plain bundle, the directory of [`root_path`].
     pub root: RootSource,
     /// Mounts that exist already, detached, and go to their place in this container.
     pub detached: Vec<DetachedMount>,
@@ -162,16 +162,6 @@ pub(crate) struct RootPlan {
     pub(crate) propagation: Option<(Propagation, bool)>,
 }
 
-impl RootSource {
-    /// The directory that the specification of a bundle names.
-    ///
-    /// # Errors
-    /// `root.path` is missing.
-    pub fn from_spec(spec: &Spec, bundle: &Path) -> Result<Self, PlanError> {
-        Ok(Self::Path(root_path(spec, bundle)?))
-    }
-}
-
 /// Checks a request and plans its execution.
 ///
 /// # Errors
@@ -259,7 +249,11 @@ fn root_plan(
     })
 }
 
-fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf, PlanError> {
+/// `root.path` of a bundle's specification, absolute.
+///
+/// # Errors
+/// It is missing, or the root of the host.
+pub fn root_path(spec: &Spec, bundle: &Path) -> Result<PathBuf, PlanError> {
     let root = spec.root().as_ref().ok_or_else(|| PlanError::missing("root"))?;
     if root.path().as_os_str().is_empty() {
         return Err(PlanError::missing("root.path"));
