@@ -79,6 +79,24 @@ fn a_veth_goes_with_its_namespace_when_the_caller_says_so() {
     });
 }
 
+/// A caller that keeps the namespace must not see the interface in it after DEL.
+#[test]
+fn when_del_returns_the_interface_is_gone() {
+    on_node(|node| {
+        let netns = node.netns("a");
+        let (list, caller) = (list("1.0.0"), caller());
+        for _ in 0..10 {
+            let result = caller.add(&list, &attachment("a", &netns)).unwrap();
+            caller
+                .del(&list, &attachment("a", &netns), Some(&result), false)
+                .unwrap();
+            assert_eq!(node.links(), ["cni0"]);
+            assert_eq!(node.inside(&netns, node::link_names), ["lo"]);
+        }
+        node.uninstall("net");
+    });
+}
+
 #[test]
 fn results_have_upstreams_order_in_every_version() {
     on_node(|node| {

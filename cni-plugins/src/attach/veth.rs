@@ -158,8 +158,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// A second ADD must not take the first one's veth for its own. But one that a DEL has disconnected, and whose deletion
-/// its child waits for, may go now.
+/// A second ADD must not take the first one's veth for its own. But one that a DEL has disconnected, because its namespace
+/// was to go away, may go now.
 pub(crate) fn refuse_existing(owner: &Owner, inside: &mut Socket, host: &mut Socket) -> Outcome<()> {
     if link::find(inside, Which::Name(owner.ifname()))?.is_none() {
         return Ok(());
@@ -169,14 +169,14 @@ pub(crate) fn refuse_existing(owner: &Owner, inside: &mut Socket, host: &mut Soc
     if disconnected {
         remove_stale(host, owner)?;
     }
-    // Also when the child was faster just now.
     if link::find(inside, Which::Name(owner.ifname()))?.is_some() {
         return Err(VethError::InterfaceExists(owner.ifname().to_owned()).into());
     }
     Ok(())
 }
 
-/// Deletes a host end of ours that its container no longer has: an earlier DEL's child is about to, or an ADD was killed.
+/// Deletes a host end of ours that no attachment has: its namespace was to go away with an earlier DEL, or an ADD was
+/// killed.
 fn remove_stale(socket: &mut Socket, owner: &Owner) -> Outcome<()> {
     let name = owner.veth();
     let Some(found) = link::find(socket, Which::Name(&name))? else {
@@ -185,10 +185,7 @@ fn remove_stale(socket: &mut Socket, owner: &Owner) -> Outcome<()> {
     if !is_of(&found, owner) {
         return Err(VethError::HostInterfaceExists(name).into());
     }
-    match socket.request(&[link::delete(Which::Index(found.index))]) {
-        Err(error) if error.errno() != Some(Errno::ENODEV) => Err(error.into()),
-        _ => Ok(()),
-    }
+    delete(found.index)
 }
 
 /// The number of the attachment's host end, if it exists and is ours.
@@ -217,6 +214,15 @@ pub(crate) fn disconnect(host_end: u32) -> Outcome<()> {
     let changes = [link::change(which, &off), link::change(which, &down)];
     match Socket::open(Protocol::Route)?.request(&changes) {
         // It went with its namespace this moment.
+        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Deletes a pair by the number of its host end: a new one of its name may be there. When this returns, the interface
+/// is gone from the container.
+pub(crate) fn delete(host_end: u32) -> Outcome<()> {
+    match Socket::open(Protocol::Route)?.request(&[link::delete(Which::Index(host_end))]) {
         Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
         other => Ok(other?),
     }

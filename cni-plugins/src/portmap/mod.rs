@@ -63,7 +63,7 @@ pub(crate) fn del(request: &Request) -> Outcome<()> {
     let plan = Removal::of(request);
     let mut rules = Rules::open()?;
     if !remove(&plan, &mut rules)?.is_empty() {
-        linger::hold(Some(rules), None);
+        linger::hold(rules);
         forget_datagrams(plan.mappings.as_deref().unwrap_or_default(), &plan.addresses)?;
     }
     Ok(())

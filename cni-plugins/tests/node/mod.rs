@@ -57,7 +57,7 @@ pub(crate) fn on_node(test: impl FnOnce(&Node) + Send) {
                 coracle_linux::link::lo_up().unwrap();
                 let node = Node {
                     settings: SETTINGS.map(|name| (name, setting(name))).into(),
-                    own_links: all_links(),
+                    own_links: link_names(),
                 };
                 test(&node);
                 node.assert_clean();
@@ -219,7 +219,7 @@ impl Node {
 
     /// Names of the links of this node.
     pub(crate) fn links(&self) -> Vec<String> {
-        let mut names = all_links();
+        let mut names = link_names();
         names.retain(|name| !self.own_links.contains(name) && !name.starts_with("up"));
         names
     }
@@ -270,7 +270,7 @@ impl Node {
 }
 
 /// Names of the links of this thread's namespace.
-fn all_links() -> Vec<String> {
+pub(crate) fn link_names() -> Vec<String> {
     let mut socket = Socket::open(Protocol::Route).unwrap();
     let links = link::list(&mut socket).unwrap().into_iter();
     let mut names: Vec<_> = links.map(|link| link.name).collect();
