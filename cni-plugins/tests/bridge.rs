@@ -91,9 +91,45 @@ fn when_del_returns_the_interface_is_gone() {
                 .del(&list, &attachment("a", &netns), Some(&result), false)
                 .unwrap();
             assert_eq!(node.links(), ["cni0"]);
-            assert_eq!(node.inside(&netns, node::link_names), ["lo"]);
+            let inside = node.inside(&netns, node::link_names);
+            assert!(!inside.contains(&"eth0".to_owned()), "{inside:?}");
         }
         node.uninstall("net");
+    });
+}
+
+/// Every container on it has the gateway's MAC address in its neighbour table.
+#[test]
+fn a_bridge_that_is_there_keeps_its_mac_address() {
+    on_node(|node| {
+        let ip = |args: &str| {
+            let done = std::process::Command::new("ip")
+                .args(args.split(' '))
+                .output()
+                .unwrap();
+            assert!(done.status.success(), "ip {args}");
+        };
+        let conf = single("1.0.0", bridge_conf());
+        for with_port in [false, true] {
+            ip("link add cni0 type bridge");
+            if with_port {
+                ip("link add port0 address fe:ff:ff:ff:ff:fe type veth peer name port1");
+                ip("link set port0 master cni0");
+            }
+            ip("link set cni0 up");
+            let before = node.mac("cni0");
+            let netns = node.netns(&format!("a{with_port}"));
+            let path = netns.to_str().unwrap();
+            let result = node.ok("bridge", &env("ADD", "a", path), &conf);
+            assert_eq!(node.mac("cni0"), before, "with a port: {with_port}");
+            assert_eq!(result["interfaces"][0]["mac"], before);
+            node.ok("bridge", &env("DEL", "a", path), &conf);
+            node.uninstall("net");
+            if with_port {
+                ip("link del port0");
+            }
+            ip("link del cni0");
+        }
     });
 }
 

@@ -32,10 +32,21 @@ pub(super) fn ensure_bridge(socket: &mut Socket, plan: &Plan) -> Outcome<Link> {
         socket.request(&[link::change(Which::Index(found.index), &change)])?;
     }
     if Record::load(network)?.bridge.as_ref() != Some(name) {
+        keep_mac(socket, &found)?;
         let lock = Lock::take()?;
         Record::change(network, &lock, |record| record.bridge = Some(name.clone()))?;
     }
     Ok(found)
+}
+
+/// A bridge that nobody gave a MAC address takes the smallest one of its ports: ours could be that, and the containers
+/// that are on it would lose their gateway. Giving it the one that it has makes it stay.
+fn keep_mac(socket: &mut Socket, bridge: &Link) -> Outcome<()> {
+    let same = Change {
+        mac: bridge.mac,
+        ..Change::default()
+    };
+    Ok(socket.request(&[link::change(Which::Index(bridge.index), &same)])?)
 }
 
 /// STATUS: whether the bridge is there or could be made.

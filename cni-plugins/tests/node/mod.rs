@@ -224,6 +224,13 @@ impl Node {
         names
     }
 
+    /// MAC address of a link of this node.
+    pub(crate) fn mac(&self, name: &str) -> String {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let found = link::find(&mut socket, Which::Name(name)).unwrap().unwrap();
+        found.mac.unwrap().to_string()
+    }
+
     /// The files of a network's addresses.
     pub(crate) fn addresses(&self, network: &str) -> Vec<String> {
         let dir = fs::read_dir(Path::new("/run/ipam").join(network));
