@@ -15,7 +15,7 @@ const OWN: &str = "/proc/self/ns/net";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NetnsError {
     /// It does not open.
-    #[error("open network namespace {path:?}")]
+    #[error("failed to open netns {path:?}")]
     Open {
         /// `CNI_NETNS`.
         path: PathBuf,

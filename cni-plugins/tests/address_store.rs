@@ -76,10 +76,9 @@ fn addresses_go_round_before_one_is_given_again() {
         ];
         let error = node.fails("host-local", &env, &conf);
         assert!(
-            error["msg"]
-                .as_str()
-                .unwrap()
-                .contains("no IP addresses available"),
+            error["msg"].as_str().unwrap().contains(
+                "failed to allocate for range 0: no IP addresses available in range set: 10.0.0.1-10.0.0.6"
+            ),
             "{error}"
         );
         let error = node.fails("host-local", &[("CNI_COMMAND", "STATUS")], &conf);
@@ -108,6 +107,13 @@ fn a_wanted_address_is_given_once() {
         ];
         let error = node.fails("host-local", &env, &conf);
         assert!(error["msg"].as_str().unwrap().contains("10.0.0.9"), "{error}");
+        let mut elsewhere = conf.clone();
+        elsewhere["runtimeConfig"]["ips"] = json!(["10.1.2.77", "fd01::7"]);
+        let error = node.fails("host-local", &env, &elsewhere);
+        assert_eq!(
+            error["msg"],
+            "failed to allocate all requested IPs: 10.1.2.77 fd01::7"
+        );
         assert_eq!(node.addresses("net"), ["10.0.0.9", "fd00::9"]);
         let again = node.fails(
             "host-local",

@@ -79,7 +79,7 @@ fn each_wrong_key_is_named() {
                 &host_local,
                 json!({"bridge": "lo"}),
                 999,
-                "lo exists and is not a bridge",
+                "\"lo\" already exists but is not a bridge",
             ),
             (
                 "bridge",
@@ -198,7 +198,7 @@ fn each_wrong_key_is_named() {
                 &host_local,
                 json!({"runtimeConfig": {"ips": ["10.8.0.1"]}}),
                 999,
-                "10.8.0.1",
+                "failed to allocate all requested IPs: 10.8.0.1",
             ),
             ("host-local", &host_local, json!({"ipam": 7}), 7, "ipam"),
             ("host-local", &host_local, json!({"ipam": null}), 7, "ipam"),

@@ -21,7 +21,7 @@ const OPERATIONAL_PAUSE: Duration = Duration::from_micros(200);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VethError {
     /// The container has an interface of this name.
-    #[error("container interface {0:?} already exists")]
+    #[error("container veth name provided ({0}) already exists")]
     InterfaceExists(String),
     /// The host has a link of the name that the attachment's would have.
     #[error("host interface {0:?} exists and belongs to something else")]

@@ -26,7 +26,7 @@ use plan::{Collection, Plan, Removal};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BridgeError {
     /// The name is taken by something else.
-    #[error("bridge: {0} exists and is not a bridge")]
+    #[error("{0:?} already exists but is not a bridge")]
     NotABridge(String),
     /// It was just made and is gone.
     #[error("interface {0:?} disappeared")]

@@ -2,14 +2,14 @@
 
 use super::plan::Plan;
 use super::range::{Range, RangeSet};
-use super::store::{Holder, Store};
-use crate::failure::{Coded, Failure, Outcome};
+use super::store::{Holder, Store, StoreError};
+use crate::failure::{Coded, Outcome};
 use coracle_cni_protocol::{CniResult, Code, IpConfig};
 use ipnet::IpNet;
 use serde_json::Map;
 use std::net::IpAddr;
 
-/// No address could be given.
+/// No address could be given. In upstream's words: there are callers that look for them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AllocateError {
     /// The holder has one from this set.
@@ -30,8 +30,19 @@ pub(crate) enum AllocateError {
     #[error("requested IP address {0} is not available in range set {1}")]
     Taken(IpAddr, String),
     /// Wanted addresses that no range has.
-    #[error("failed to allocate all requested IPs: {0:?}")]
+    #[error("failed to allocate all requested IPs: {}", .0.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "))]
     NotInRanges(Vec<IpAddr>),
+    /// None could be taken from one of the sets.
+    #[error("failed to allocate for range {index}")]
+    Set {
+        /// Which one.
+        index: usize,
+        /// Why.
+        source: Box<AllocateError>,
+    },
+    /// The files of the addresses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Coded for AllocateError {
@@ -42,6 +53,17 @@ impl Coded for AllocateError {
             | Self::IsGateway(_)
             | Self::Taken(..)
             | Self::NotInRanges(_) => Code::INTERNAL,
+            Self::Set { source, .. } => source.code(),
+            Self::Store(error) => error.code(),
+        }
+    }
+}
+
+impl AllocateError {
+    fn of_set(self, index: usize) -> Self {
+        Self::Set {
+            index,
+            source: Box::new(self),
         }
     }
 }
@@ -57,26 +79,18 @@ pub(crate) fn allocate(plan: &Plan) -> Outcome<CniResult> {
     })
 }
 
-fn allocate_all(plan: &Plan, store: &Store) -> Outcome<Vec<IpConfig>> {
+fn allocate_all(plan: &Plan, store: &Store) -> Result<Vec<IpConfig>, AllocateError> {
     let holder = &plan.place.holder;
-    let held = store.addresses(holder)?;
-    for set in &plan.sets {
-        if let Some(address) = held.iter().find(|address| set.range_of(**address).is_some()) {
-            return Err(AllocateError::Duplicate {
-                address: *address,
-                holder: holder.to_string(),
-            }
-            .into());
-        }
-    }
+    refuse_second(store, plan)?;
     let mut wanted = plan.requested.clone();
     let mut ips = Vec::new();
     let outcome = plan.sets.iter().enumerate().try_for_each(|(index, set)| {
         let position = wanted.iter().position(|address| set.range_of(*address).is_some());
-        let (address, range) = match position.map(|at| wanted.remove(at)) {
-            Some(address) => reserve_wanted(store, set, address, holder)?,
-            None => reserve_next(store, set, index, holder)?,
+        let reserved = match position.map(|at| wanted.remove(at)) {
+            Some(address) => reserve_wanted(store, set, address, holder),
+            None => reserve_next(store, set, index, holder),
         };
+        let (address, range) = reserved.map_err(|error| error.of_set(index))?;
         let network = IpNet::new_assert(address, range.subnet.prefix_len());
         ips.push(IpConfig {
             address: network,
@@ -88,7 +102,7 @@ fn allocate_all(plan: &Plan, store: &Store) -> Outcome<Vec<IpConfig>> {
     });
     let outcome = outcome.and_then(|()| match wanted.is_empty() {
         true => Ok(()),
-        false => Err(Failure::from(AllocateError::NotInRanges(wanted))),
+        false => Err(AllocateError::NotInRanges(wanted)),
     });
     if let Err(error) = outcome {
         // The holder had nothing before.
@@ -98,25 +112,46 @@ fn allocate_all(plan: &Plan, store: &Store) -> Outcome<Vec<IpConfig>> {
     Ok(ips)
 }
 
+/// Nobody gets a second address of a set.
+fn refuse_second(store: &Store, plan: &Plan) -> Result<(), AllocateError> {
+    let holder = &plan.place.holder;
+    let held = store.addresses(holder)?;
+    for (index, set) in plan.sets.iter().enumerate() {
+        if let Some(address) = held.iter().find(|address| set.range_of(**address).is_some()) {
+            let error = AllocateError::Duplicate {
+                address: *address,
+                holder: holder.to_string(),
+            };
+            return Err(error.of_set(index));
+        }
+    }
+    Ok(())
+}
+
 fn reserve_wanted(
     store: &Store,
     set: &RangeSet,
     address: IpAddr,
     holder: &Holder,
-) -> Outcome<(IpAddr, Range)> {
+) -> Result<(IpAddr, Range), AllocateError> {
     let taken = || AllocateError::Taken(address, set.text());
     let range = *set.range_of(address).ok_or_else(taken)?;
     if range.gateway == address {
-        return Err(AllocateError::IsGateway(address).into());
+        return Err(AllocateError::IsGateway(address));
     }
     if store.reserve(address, holder)? {
         Ok((address, range))
     } else {
-        Err(taken().into())
+        Err(taken())
     }
 }
 
-fn reserve_next(store: &Store, set: &RangeSet, index: usize, holder: &Holder) -> Outcome<(IpAddr, Range)> {
+fn reserve_next(
+    store: &Store,
+    set: &RangeSet,
+    index: usize,
+    holder: &Holder,
+) -> Result<(IpAddr, Range), AllocateError> {
     let last = store.last(index)?;
     for (address, range) in set.after(last) {
         if store.reserve(address, holder)? {
@@ -124,5 +159,5 @@ fn reserve_next(store: &Store, set: &RangeSet, index: usize, holder: &Holder) ->
             return Ok((address, range));
         }
     }
-    Err(AllocateError::Exhausted(set.text()).into())
+    Err(AllocateError::Exhausted(set.text()))
 }

@@ -23,7 +23,7 @@ use std::net::IpAddr;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostLocalError {
     /// CHECK: it has none.
-    #[error("host-local: failed to find address added by container {0}")]
+    #[error("host-local: Failed to find address added by container {0}")]
     NoAddress(String),
     /// STATUS: all are in use.
     #[error("no IP addresses available in range set: {0}")]
