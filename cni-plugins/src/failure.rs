@@ -1,5 +1,6 @@
 //! How a module's error becomes an error of the protocol: each error names its own code.
 
+use coracle_cni_protocol::plugin::ArgumentsError;
 use coracle_cni_protocol::{Code, ConfigError, PluginError, ResultError};
 use coracle_linux::netlink::NetlinkError;
 
@@ -73,6 +74,12 @@ impl Coded for KeyError {
 impl Coded for ConfigError {
     fn code(&self) -> Code {
         Code::DECODING_FAILURE
+    }
+}
+
+impl Coded for ArgumentsError {
+    fn code(&self) -> Code {
+        Code::INVALID_ENVIRONMENT
     }
 }
 

@@ -152,8 +152,21 @@ fn unknown_arguments_are_errors_unless_they_are_to_be_ignored() {
                 ("CNI_ARGS", args),
             ]
         };
-        let error = node.fails("host-local", &with("FOO=bar"), &conf);
-        assert_eq!(error["code"], 4, "{error}");
+        for (args, want) in [
+            ("FOO=bar", "unknown args [\"FOO=bar\"]"),
+            ("none", "invalid pair \"none\""),
+            ("IP=none", "\"none\" is not an IP address"),
+        ] {
+            let error = node.fails("host-local", &with(args), &conf);
+            assert!(error["msg"].as_str().unwrap().contains(want), "{args}: {error}");
+        }
+        // DEL uses none of them.
+        let del = [
+            ("CNI_COMMAND", "DEL"),
+            ("CNI_CONTAINERID", "a"),
+            ("CNI_ARGS", "none"),
+        ];
+        node.ok("host-local", &del, &conf);
         let result = node.ok(
             "host-local",
             &with("FOO=bar;IP=10.0.0.7;IgnoreUnknown=true"),

@@ -7,11 +7,8 @@ use serde_json::Value;
 
 /// `CNI_ARGS` MAC, then `args.cni.mac`, then the capability `mac`: the last one that is set wins.
 pub(crate) fn wanted(request: &Request) -> Outcome<Option<Mac>> {
-    let of_environment = request
-        .args
-        .iter()
-        .find(|(key, _)| key == "MAC")
-        .map(|(_, value)| value.clone());
+    let [of_environment] = request.args.read(["MAC"])?;
+    let of_environment = of_environment.map(str::to_owned);
     let args: Option<Value> = request.config.get_in("args", "cni")?;
     let of_args = args.and_then(|cni| cni.get("mac").and_then(Value::as_str).map(str::to_owned));
     let of_runtime: Option<String> = request.config.get_in("runtimeConfig", "mac")?;

@@ -100,10 +100,10 @@ fn allocate_all(plan: &Plan, store: &Store) -> Result<Vec<IpConfig>, AllocateErr
         });
         Ok(())
     });
-    let outcome = outcome.and_then(|()| match wanted.is_empty() {
-        true => Ok(()),
-        false => Err(AllocateError::NotInRanges(wanted)),
-    });
+    let outcome = match wanted.is_empty() {
+        true => outcome,
+        false => outcome.and(Err(AllocateError::NotInRanges(wanted))),
+    };
     if let Err(error) = outcome {
         // The holder had nothing before.
         store.release(holder)?;

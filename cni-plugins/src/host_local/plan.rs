@@ -28,9 +28,6 @@ pub(crate) enum PlanError {
         #[source]
         source: io::Error,
     },
-    /// An argument that nobody knows, and `IgnoreUnknown` is not set.
-    #[error("CNI_ARGS: unknown args [\"{0}={1}\"]")]
-    UnknownArgument(String, String),
 }
 
 impl Coded for PlanError {
@@ -38,7 +35,6 @@ impl Coded for PlanError {
         match self {
             Self::NoIpam => Code::INVALID_CONFIG,
             Self::ResolvConf { .. } => Code::IO_FAILURE,
-            Self::UnknownArgument(..) => Code::INVALID_ENVIRONMENT,
         }
     }
 }
@@ -172,19 +168,8 @@ fn sets(request: &Request) -> Outcome<Vec<RangeSet>> {
 /// Addresses asked for through `CNI_ARGS`, `args.cni.ips` and the capability `ips`.
 fn requested(request: &Request) -> Outcome<Vec<IpAddr>> {
     let mut wanted = Vec::new();
-    let ignore = request
-        .args
-        .iter()
-        .any(|(key, value)| key == "IgnoreUnknown" && (value == "1" || value == "true"));
-    for (key, value) in &request.args {
-        match key.as_str() {
-            "IP" if !value.is_empty() => wanted.push(address("CNI_ARGS: IP", value)?),
-            "IP" | "IgnoreUnknown" => {}
-            _ if ignore => {}
-            _ => {
-                return Err(PlanError::UnknownArgument(key.clone(), value.clone()).into());
-            }
-        }
+    if let [Some(text)] = request.args.read(["IP"])? {
+        wanted.push(address("CNI_ARGS: IP", text)?);
     }
     let args: Option<serde_json::Value> = request.config.get_in("args", "cni")?;
     let of_args = args.and_then(|cni| cni.get("ips").cloned()).unwrap_or_default();
