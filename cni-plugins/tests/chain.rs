@@ -53,6 +53,36 @@ fn the_whole_chain_attaches_checks_and_detaches() {
     });
 }
 
+/// Before 0.3.0 a result has no interfaces: what a later plugin of the chain needs is known from the addresses.
+#[test]
+fn the_chain_works_in_every_version() {
+    on_node(|node| {
+        for version in ["", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+            let netns = node.netns(&format!("v{version}"));
+            let list = list_of(
+                version,
+                json!([
+                    bridge_conf(),
+                    {"type": "portmap", "capabilities": {"portMappings": true}},
+                    {"type": "firewall"},
+                    {"type": "tuning", "mtu": 1300, "dataDir": "/run/tuning"},
+                ]),
+            );
+            let ports = json!([{"hostPort": 8080, "containerPort": 80}]);
+            let attach = node::with_ports(attachment("a", &netns), &ports);
+            let result = caller().add(&list, &attach).unwrap();
+            assert_eq!(result.ips.len(), 2, "{version}");
+            serve(node, &netns, 80);
+            assert!(node::ask("127.0.0.1", 8080).is_ok(), "{version}");
+            caller().del(&list, &attach, Some(&result), false).unwrap();
+            assert_eq!(node.links(), ["cni0"], "{version}");
+            assert!(!node.rules().contains("net/a"), "{version}: {}", node.rules());
+            assert_eq!(node.addresses("net"), Vec::<String>::new(), "{version}");
+        }
+        node.uninstall("net");
+    });
+}
+
 #[test]
 fn closed_bridges_do_not_reach_each_other() {
     on_node(|node| {

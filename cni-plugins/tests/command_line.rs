@@ -73,7 +73,7 @@ fn install_replaces_links_and_never_files() {
     assert!(output.status.success() && output.stdout.is_empty());
     assert!(
         String::from_utf8_lossy(&output.stderr)
-            .contains("CNI protocol versions supported: 0.3.1, 0.4.0, 1.0.0, 1.1.0")
+            .contains("CNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0")
     );
 }
 

@@ -88,14 +88,10 @@ impl NetworkConfig {
         self.0.get("name")?.as_str()
     }
 
-    /// The version as written; a configuration without one is 0.1.0 (specification 0.2.0).
+    /// The version as written; empty when there is none.
     pub fn version_text(&self) -> &str {
-        let text = self
-            .0
-            .get("cniVersion")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        if text.is_empty() { "0.1.0" } else { text }
+        let text = self.0.get("cniVersion").and_then(Value::as_str);
+        text.unwrap_or_default()
     }
 
     /// The version, if it is one of ours.

@@ -6,7 +6,7 @@
 //!              <--exit code; result or error JSON on stdout--
 //! ```
 //!
-//! Versions 0.3.1 to 1.1.0. Source: the CNI specification 1.1.0, and libcni where the specification is silent.
+//! Versions 0.1.0 to 1.1.0. Source: the CNI specification 1.1.0, and libcni where the specification is silent.
 
 pub mod caller;
 mod conf_list;

@@ -47,7 +47,7 @@ fn conf(version: &str) -> String {
 fn each_bad_input_has_its_code() {
     let good = conf("1.1.0");
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, u32, &'a str);
-    let cases: [Case<'_>; 21] = [
+    let cases: [Case<'_>; 20] = [
         (
             &[("CNI_CONTAINERID", ""), ("CNI_PATH", "")],
             &good,
@@ -68,7 +68,6 @@ fn each_bad_input_has_its_code() {
         (&[], r#"{"cniVersion":"1.0.0","name":"a b"}"#, 7, "name"),
         (&[], r#"{"cniVersion":"1.0.0","name":7}"#, 6, "name"),
         (&[], &conf("9.9.9"), 1, "incompatible"),
-        (&[], r#"{"name":"net"}"#, 1, "incompatible"),
         (
             &[("CNI_COMMAND", "CHECK")],
             &conf("0.3.1"),
@@ -103,7 +102,7 @@ fn without_a_command_it_says_what_it_is_and_succeeds() {
     assert_eq!(output.code, 0);
     assert_eq!(
         output.stderr,
-        "noop plugin\nCNI protocol versions supported: 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"
+        "noop plugin\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"
     );
     assert_eq!(output.stdout, "");
 }
@@ -125,13 +124,13 @@ fn version_needs_nothing_else_and_does_not_read_input() {
     let value: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(
         value["supportedVersions"],
-        json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
+        json!(["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
     );
 }
 
 #[test]
 fn results_are_written_in_the_version_of_the_configuration() {
-    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let prev = json!({"cniVersion": version, "ips": [{"version": "4", "address": "10.0.0.2/24"}]});
         let conf =
             json!({"cniVersion": version, "name": "net", "prevResult": prev, "unknown": [1]}).to_string();
@@ -140,6 +139,29 @@ fn results_are_written_in_the_version_of_the_configuration() {
         let value: Value = serde_json::from_str(&output.stdout).unwrap();
         assert_eq!(value["cniVersion"], version);
         assert_eq!(value["ips"][0].get("version").is_some(), version.starts_with('0'));
+    }
+}
+
+#[test]
+fn a_configuration_without_version_is_of_the_first_one() {
+    for (version, written) in [
+        (json!("0.2.0"), "0.2.0"),
+        (json!("0.1.0"), "0.1.0"),
+        (json!(""), "0.1.0"),
+        (Value::Null, "0.1.0"),
+    ] {
+        let prev = json!({"ip4": {"ip": "10.0.0.2/24"}});
+        let conf = json!({"cniVersion": version, "name": "net", "prevResult": prev}).to_string();
+        let value: Value = serde_json::from_str(&call(&[], &conf).stdout).unwrap();
+        assert_eq!(
+            value,
+            json!({"cniVersion": written, "ip4": {"ip": "10.0.0.2/24"}, "dns": {}})
+        );
+        for command in ["CHECK", "GC", "STATUS"] {
+            let refused: Value =
+                serde_json::from_str(&call(&[("CNI_COMMAND", command)], &conf).stdout).unwrap();
+            assert_eq!(refused["code"], 1, "{command}: {refused}");
+        }
     }
 }
 

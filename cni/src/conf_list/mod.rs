@@ -40,7 +40,7 @@ pub enum LoadError {
     #[error("name")]
     Name(#[source] IdentifierError),
     /// No version that Coracle speaks.
-    #[error("cniVersion {0:?} is not supported, known are 0.3.1, 0.4.0, 1.0.0 and 1.1.0")]
+    #[error("cniVersion {0:?} is not supported, known are {known}", known = Version::list())]
     Version(String),
     /// No plugin at all.
     #[error("plugins is empty")]
@@ -126,7 +126,8 @@ impl ConfList {
     }
 }
 
-/// `cniVersion` and the list `cniVersions`: the newest of ours among them (specification 1.1.0).
+/// `cniVersion` and the list `cniVersions`: the newest of ours among them (specification 1.1.0). Without either it is the
+/// first version.
 fn negotiate(source: &Map<String, Value>) -> Result<Version, LoadError> {
     let mut named: Vec<String> = text(source, "cniVersion")?.into_iter().collect();
     match source.get("cniVersions") {
@@ -140,6 +141,9 @@ fn negotiate(source: &Map<String, Value>) -> Result<Version, LoadError> {
             }
         }
         Some(_) => return Err(LoadError::Type("cniVersions".to_owned(), "a list of strings")),
+    }
+    if named.is_empty() {
+        return Ok(Version::V0_1_0);
     }
     named
         .iter()
@@ -217,7 +221,12 @@ mod tests {
             let text = format!(r#"{{{versions},"name":"n","plugins":[{{"type":"x"}}]}}"#);
             ConfList::parse(text.as_bytes()).map(|list| list.version())
         };
-        assert_eq!(list(r#""cniVersion":"0.3.1""#).unwrap(), Version::V0_3_1);
+        for version in Version::ALL {
+            assert_eq!(list(&format!(r#""cniVersion":"{version}""#)).unwrap(), version);
+        }
+        for none in [r#""cniVersion":"""#, r#""cniVersion":null"#, r#""x":1"#] {
+            assert_eq!(list(none).unwrap(), Version::V0_1_0);
+        }
         assert_eq!(
             list(r#""cniVersion":"0.3.1","cniVersions":["0.4.0","9.9.9"]"#).unwrap(),
             Version::V0_4_0
@@ -263,7 +272,6 @@ mod tests {
                 r#"{"cniVersion":7,"name":"n","plugins":[{"type":"x"}]}"#,
                 "cniVersion must be",
             ),
-            (r#"{"name":"n","plugins":[{"type":"x"}]}"#, "cniVersion"),
             (
                 r#"{"cniVersion":"1.0.0","name":"n","disableGC":3,"plugins":[{"type":"x"}]}"#,
                 "disableGC",

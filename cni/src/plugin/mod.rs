@@ -60,11 +60,8 @@ pub fn run<E: Into<PluginError>>(
     input: impl FnOnce() -> std::io::Result<Vec<u8>>,
 ) -> Output {
     if environment.text("CNI_COMMAND").is_empty() {
-        let versions: Vec<_> = Version::ALL.iter().map(|version| version.as_str()).collect();
-        let stderr = format!(
-            "{about}\nCNI protocol versions supported: {}\n",
-            versions.join(", ")
-        );
+        let versions = Version::list();
+        let stderr = format!("{about}\nCNI protocol versions supported: {versions}\n");
         return Output {
             stderr,
             ..Output::default()

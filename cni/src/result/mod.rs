@@ -1,5 +1,7 @@
 //! The result of ADD, in one shape for all versions; the version only matters when it is written or read.
 
+mod first;
+
 use crate::version::Version;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,7 @@ pub enum ResultError {
     #[error("the result does not have the form of a CNI result")]
     Shape(#[source] serde_json::Error),
     /// Not a version of ours.
-    #[error("the result has version {0:?}, known are 0.3.1, 0.4.0, 1.0.0 and 1.1.0")]
+    #[error("the result has version {0:?}, known are {known}", known = Version::list())]
     Version(String),
     /// An address belongs to an interface that is not listed.
     #[error("ips[{ip}].interface is {interface}, but the result lists {count} interfaces")]
@@ -172,8 +174,12 @@ impl CniResult {
             .get("cniVersion")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        if !version.is_empty() && Version::from_text(version).is_none() {
+        if Version::from_text(version).is_none() {
             return Err(ResultError::Version(version.to_owned()));
+        }
+        // By its form, not by its version: some plugins say none.
+        if value.get("ip4").or_else(|| value.get("ip6")).is_some() {
+            return first::parse(value).map_err(ResultError::Shape);
         }
         let mut result = Self::deserialize(value).map_err(ResultError::Shape)?;
         result.extra.remove("cniVersion");
@@ -194,8 +200,12 @@ impl CniResult {
     /// Writes the result as this version has it.
     ///
     /// From 1.0.0 on empty `dns` is left out; before, addresses carry `version`, and what 1.1.0 added to interfaces
-    /// and routes is left out. (1.0.0 and 1.1.0 share one form, as upstream.)
+    /// and routes is left out. (1.0.0 and 1.1.0 share one form, as upstream.) Before 0.3.0 there are no interfaces, and
+    /// one address of each family with the routes of that.
     pub fn to_json(&self, version: Version) -> Value {
+        if !version.has_interfaces() {
+            return first::to_json(self, version);
+        }
         let modern = version >= Version::V1_0_0;
         let mut object = self.extra.clone();
         object.insert("cniVersion".to_owned(), version.into());
@@ -247,16 +257,22 @@ fn ip_json(ip: &IpConfig, modern: bool) -> Value {
 
 fn route_json(route: &Route, modern: bool) -> Value {
     if modern {
-        return json!(route);
+        json!(route)
+    } else {
+        json!(without_1_1_0(route))
     }
-    json!(Route {
+}
+
+/// A route as it was before 1.1.0.
+fn without_1_1_0(route: &Route) -> Route {
+    Route {
         mtu: None,
         advmss: None,
         priority: None,
         table: None,
         scope: None,
         ..route.clone()
-    })
+    }
 }
 
 /// Go writes absent lists as null.
@@ -318,6 +334,35 @@ mod tests {
         assert_eq!(old["interfaces"][0].get("pciID"), None);
         let again = CniResult::parse(&old).unwrap().to_json(Version::V1_0_0);
         assert_eq!(again["ips"], sample()["ips"]);
+    }
+
+    #[test]
+    fn the_first_form_has_one_address_of_each_family_with_its_routes() {
+        let mut both = sample();
+        both["ips"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"address": "10.2.0.5/24", "interface": 0}));
+        both["dns"] = json!({"nameservers": ["10.1.0.9"]});
+        for version in [Version::V0_1_0, Version::V0_2_0] {
+            let old = CniResult::parse(&both).unwrap().to_json(version);
+            let want = json!({
+                "cniVersion": version.as_str(),
+                "ip4": {"ip": "10.1.0.5/24", "gateway": "10.1.0.1", "routes": [{"dst": "0.0.0.0/0"}]},
+                "ip6": {"ip": "fd00::5/64"},
+                "dns": {"nameservers": ["10.1.0.9"]},
+            });
+            assert_eq!(old, want);
+            let again = CniResult::parse(&old).unwrap();
+            assert_eq!(again.to_json(version), want);
+            let new = again.to_json(Version::V1_0_0);
+            assert_eq!(
+                new["ips"],
+                json!([{"address": "10.1.0.5/24", "gateway": "10.1.0.1"}, {"address": "fd00::5/64"}])
+            );
+            assert_eq!(new["routes"], json!([{"dst": "0.0.0.0/0"}]));
+            assert_eq!(new["dns"], want["dns"]);
+        }
     }
 
     #[test]
