@@ -64,7 +64,7 @@ pub(super) fn to_json(result: &CniResult, version: Version) -> Value {
             gateway: ip.gateway,
             routes: routes
                 .filter(|route| route.dst.addr().is_ipv4() == v4)
-                .map(|route| super::without_1_1_0(route))
+                .map(super::without_1_1_0)
                 .collect(),
         })
     };
