@@ -6,6 +6,7 @@
 
 pub mod beneath;
 pub mod bump;
+pub mod cgroup;
 pub mod inherit;
 pub mod keyring;
 pub mod link;

@@ -1,7 +1,7 @@
 //! What this runtime can do, as the specification's `features` document (features.md, features-linux.md).
 
-use crate::cgroup::Layout;
 use crate::{identity, plan, seccomp};
+use coracle_linux::cgroup::Layout;
 use serde_json::{Value, json};
 
 /// The newest version of the runtime specification that configurations may name.

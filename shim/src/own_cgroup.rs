@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use coracle_runtime::cgroup::{Cgroup, CgroupError, CgroupPlan, Join, RemovalWait};
+use coracle_linux::cgroup::{Cgroup, CgroupError, Join, RemovalWait};
+use coracle_runtime::cgroup::{self, CgroupPlan, SetupError};
 
 /// A cgroup that a process is about to enter.
 pub(crate) struct OwnCgroup {
@@ -17,16 +18,16 @@ pub(crate) struct OwnCgroup {
 #[error("cgroup {path:?}")]
 pub(crate) struct OwnCgroupError {
     path: PathBuf,
-    source: CgroupError,
+    source: SetupError,
 }
 
 impl OwnCgroup {
     /// Makes the cgroup at `path`, absolute below the root of each hierarchy, and the ones above it. One that exists is
     /// used as it is.
     pub(crate) fn make(path: &Path) -> Result<Self, OwnCgroupError> {
-        let failed = |source| OwnCgroupError {
+        let failed = |source: CgroupError| OwnCgroupError {
             path: path.into(),
-            source,
+            source: source.into(),
         };
         let cgroup = make(path)?;
         let join = cgroup.join().map_err(failed)?;
@@ -58,7 +59,7 @@ pub(crate) fn enter_shared(path: &Path) -> Result<(), OwnCgroupError> {
         let cgroup = OwnCgroup::make(path)?;
         cgroup.enter().map_err(|source| OwnCgroupError {
             path: path.into(),
-            source,
+            source: source.into(),
         })
     };
     let end = Instant::now() + ENTER_PATIENCE;
@@ -75,11 +76,12 @@ const ENTER_PATIENCE: Duration = Duration::from_secs(5);
 /// Makes a cgroup without limits, which may exist and be in use.
 pub(crate) fn make(path: &Path) -> Result<Cgroup, OwnCgroupError> {
     let plan = CgroupPlan::group(path, None);
-    let made = plan.and_then(|plan| Cgroup::ensure(&plan));
-    made.map_err(|source| OwnCgroupError {
-        path: path.into(),
-        source,
-    })
+    let made = plan.and_then(|plan| cgroup::ensure(&plan));
+    made.map(|created| created.cgroup)
+        .map_err(|source| OwnCgroupError {
+            path: path.into(),
+            source,
+        })
 }
 
 /// Removes a cgroup and all below it, waiting for processes that are about to be gone.

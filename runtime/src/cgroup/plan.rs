@@ -1,38 +1,31 @@
 //! From `linux.cgroupsPath` and `linux.resources` to a checked list of directories and file writes. Pure.
 
-use std::ffi::OsStr;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use coracle_linux::cgroup::absolute;
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use super::CgroupError;
-use super::controllers::{blkio, cpu, cpuset, devices, hugetlb, memory, network, pids, rdma};
-use super::setting::Settings;
+use super::SetupError;
+use super::controllers::{self, Limits, devices};
 use crate::id::ContainerId;
 
 /// Below it go containers whose cgroupsPath is absent or relative.
 pub const DEFAULT_PARENT: &str = "/coracle";
 
-/// What [`super::Cgroup::create`] will make.
+const PATH: &str = "linux.cgroupsPath";
+
+/// What [`super::create`] will make.
 #[derive(Clone, Debug)]
 pub struct CgroupPlan {
     pub(super) path: PathBuf,
     pub(super) limits: Limits,
 }
 
-/// The checked form of `linux.resources`.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Limits {
-    pub(super) settings: Settings,
-    pub(super) cpuset: cpuset::Cpuset,
-    pub(super) devices: Option<devices::Devices>,
-}
-
 /// Checks the cgroup fields of `spec`.
 ///
 /// # Errors
 /// Names the field that cannot be honoured.
-pub fn plan(spec: &Spec, id: &ContainerId) -> Result<CgroupPlan, CgroupError> {
+pub fn plan(spec: &Spec, id: &ContainerId) -> Result<CgroupPlan, SetupError> {
     let linux = spec.linux().as_ref();
     let path = container_path(
         linux.and_then(|linux| linux.cgroups_path().as_deref()),
@@ -42,9 +35,9 @@ pub fn plan(spec: &Spec, id: &ContainerId) -> Result<CgroupPlan, CgroupError> {
     let resources = linux
         .and_then(|linux| linux.resources().as_ref())
         .unwrap_or(&none);
-    let mut limits = limits(resources)?;
+    let mut limits = controllers::v1(resources)?;
     // Like runc, also without any rule: a container gets the devices of the default list and no others.
-    limits.devices = Some(devices::plan(resources.devices().as_deref().unwrap_or_default())?);
+    limits.devices = Some(devices::v1(resources.devices().as_deref().unwrap_or_default())?);
     Ok(CgroupPlan { path, limits })
 }
 
@@ -53,9 +46,9 @@ impl CgroupPlan {
     ///
     /// # Errors
     /// The path or a limit is not valid.
-    pub fn group(path: &Path, resources: Option<&LinuxResources>) -> Result<Self, CgroupError> {
-        let path = absolute(path)?;
-        let limits = resources.map(limits).transpose()?.unwrap_or_default();
+    pub fn group(path: &Path, resources: Option<&LinuxResources>) -> Result<Self, SetupError> {
+        let path = absolute(path).map_err(SetupError::of(PATH))?;
+        let limits = resources.map(controllers::v1).transpose()?.unwrap_or_default();
         Ok(Self { path, limits })
     }
 
@@ -66,90 +59,13 @@ impl CgroupPlan {
     }
 }
 
-pub(super) fn limits(resources: &LinuxResources) -> Result<Limits, CgroupError> {
-    let mut settings = Settings::default();
-    let mut cpuset = cpuset::Cpuset::default();
-    if resources
-        .unified()
-        .as_ref()
-        .is_some_and(|unified| !unified.is_empty())
-    {
-        return Err(CgroupError::NotSupported {
-            field: "linux.resources.unified",
-            reason: "it needs cgroup v2",
-        });
-    }
-    if let Some(memory) = resources.memory() {
-        memory::plan(memory, &mut settings)?;
-    }
-    if let Some(cpu) = resources.cpu() {
-        cpu::plan(cpu, &mut settings)?;
-        cpuset = cpuset::plan(cpu)?;
-    }
-    if let Some(pids) = resources.pids() {
-        pids::plan(pids, &mut settings);
-    }
-    if let Some(block_io) = resources.block_io() {
-        blkio::plan(block_io, &mut settings)?;
-    }
-    hugetlb::plan(
-        resources.hugepage_limits().as_deref().unwrap_or_default(),
-        &mut settings,
-    )?;
-    if let Some(network) = resources.network() {
-        network::plan(network, &mut settings)?;
-    }
-    if let Some(rdma) = resources.rdma() {
-        rdma::plan(rdma, &mut settings)?;
-    }
-    Ok(Limits {
-        settings,
-        cpuset,
-        devices: None,
-    })
-}
-
 /// Absolute paths are as given; others, and none, are below [`DEFAULT_PARENT`] (runtime-spec config-linux,
 /// "Cgroups Path": a relative path is interpreted relative to a place the runtime decides on).
-fn container_path(given: Option<&Path>, id: &str) -> Result<PathBuf, CgroupError> {
-    match given.filter(|path| !path.as_os_str().is_empty()) {
-        None => absolute(&Path::new(DEFAULT_PARENT).join(id)),
-        // join() takes an absolute second path as it is.
-        Some(path) => absolute(&Path::new(DEFAULT_PARENT).join(path)),
-    }
-}
-
-/// Refuses what could point anywhere but below a mount point, and the root cgroup itself.
-pub(super) fn absolute(path: &Path) -> Result<PathBuf, CgroupError> {
-    let refuse = |reason| CgroupError::Path {
-        path: path.to_owned(),
-        reason,
-    };
-    if !path.is_absolute() {
-        return Err(refuse("not absolute"));
-    }
-    let mut clean = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::RootDir | Component::CurDir => {}
-            Component::Normal(name) if is_sound(name) => clean.push(name),
-            Component::Normal(_) => {
-                return Err(refuse(
-                    "a name of more than 255 bytes, or with a control character",
-                ));
-            }
-            Component::ParentDir | Component::Prefix(_) => return Err(refuse("`..` is not allowed")),
-        }
-    }
-    if clean == Path::new("/") {
-        return Err(refuse("it is the root cgroup"));
-    }
-    Ok(clean)
-}
-
-fn is_sound(name: &OsStr) -> bool {
-    let bytes = name.as_encoded_bytes();
-    bytes.len() <= 255 && !bytes.iter().any(u8::is_ascii_control)
+fn container_path(given: Option<&Path>, id: &str) -> Result<PathBuf, SetupError> {
+    let given = given.filter(|path| !path.as_os_str().is_empty());
+    // join() takes an absolute second path as it is.
+    let path = Path::new(DEFAULT_PARENT).join(given.unwrap_or_else(|| Path::new(id)));
+    absolute(&path).map_err(SetupError::of(PATH))
 }
 
 #[cfg(test)]
@@ -183,7 +99,7 @@ mod tests {
     fn unified_needs_cgroup_v2() {
         let resources = serde_json::from_str(r#"{"unified": {"memory.high": "1"}}"#).unwrap();
         assert!(
-            limits(&resources)
+            controllers::v1(&resources)
                 .unwrap_err()
                 .to_string()
                 .contains("linux.resources.unified")

@@ -4,12 +4,14 @@ use super::error::chain;
 use super::log::Log;
 use super::{CliError, Global};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use coracle_linux::cgroup::Cgroup;
 use coracle_linux::pidfd::{self, Signal};
 use coracle_linux::process;
-use coracle_runtime::cgroup::{self, Cgroup};
+use coracle_runtime::cgroup::{self, DEFAULT_PARENT};
 use coracle_runtime::state::{Record, Status, StoreError};
 use coracle_runtime::{Container, ContainerId, spec};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 
 pub(super) fn command() -> Command {
@@ -61,7 +63,7 @@ fn remove_half_made(global: &Global, id: &ContainerId) -> Result<(), CliError> {
     if let Ok(loaded) = spec::load(&global.store.dir(id)) {
         let plan = cgroup::plan(&loaded.spec, id)?;
         if let Some(cgroup) = Cgroup::open(plan.path())? {
-            cgroup.remove()?;
+            cgroup.sharing(Path::new(DEFAULT_PARENT)).remove()?;
         }
     }
     Ok(global.store.remove(id)?)

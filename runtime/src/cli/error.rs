@@ -1,7 +1,8 @@
 //! What can make a command fail.
 
+use coracle_linux::cgroup::CgroupError;
 use coracle_linux::seal::SealError;
-use coracle_runtime::cgroup::CgroupError;
+use coracle_runtime::cgroup::SetupError;
 use coracle_runtime::exec::ExecError;
 use coracle_runtime::hooks::HookError;
 
@@ -76,6 +77,8 @@ pub(crate) enum CliError {
     Record(#[from] RecordError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    CgroupPlan(#[from] SetupError),
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error("cannot exec in a paused container")]

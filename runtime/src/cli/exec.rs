@@ -3,8 +3,8 @@
 use super::signals::Signals;
 use super::{CliError, Global, foreground, hand_over, launch};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use coracle_linux::cgroup::Cgroup;
 use coracle_linux::pidfd::Pid;
-use coracle_runtime::cgroup::Cgroup;
 use coracle_runtime::exec::{self, ExecRequest};
 use coracle_runtime::state::{Record, Status};
 use coracle_runtime::{ContainerId, Stdio, seccomp, spec};

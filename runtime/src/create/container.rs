@@ -1,12 +1,12 @@
 //! A container that exists, and its start.
 
 use super::StartError;
-use crate::cgroup::Cgroup;
 use crate::hooks::{HookError, HookRun};
 use crate::id::ContainerId;
 use crate::payload::{FromMaker, ToMaker, wait_readable};
 use crate::plan::HookPlan;
 use crate::state::{Facts, Record, RecordError, Status};
+use coracle_linux::cgroup::Cgroup;
 use coracle_linux::pidfd::Pid;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::io;

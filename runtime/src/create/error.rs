@@ -1,10 +1,11 @@
 //! What can go wrong while a container is created and started.
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::SetupError;
 use crate::hooks::HookError;
 use crate::payload::describe;
 use crate::rootfs::RootfsError;
 use crate::seccomp::DeliverError;
+use coracle_linux::cgroup::CgroupError;
 use coracle_linux::process::Exit;
 use std::io;
 use std::path::PathBuf;
@@ -43,7 +44,10 @@ pub enum CreateError {
     },
     /// The cgroup.
     #[error(transparent)]
-    Cgroup(#[from] CgroupError),
+    Cgroup(#[from] SetupError),
+    /// Its cgroup cannot be entered.
+    #[error(transparent)]
+    Join(#[from] CgroupError),
     /// The agent of its system call filter.
     #[error(transparent)]
     Listener(#[from] DeliverError),

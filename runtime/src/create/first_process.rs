@@ -4,13 +4,13 @@
 
 use super::gate::Closed;
 use super::namespaces::{self, Joined};
-use crate::cgroup::{Cgroup, Join};
 use crate::hooks::HookRun;
 use crate::identity;
 use crate::payload::{self, FromMaker, PayloadError, ToMaker, hand_over_listener, step};
 use crate::plan::{Plan, Stdio};
 use crate::rootfs::{Prepared, Root, sysctl};
 use crate::state::{Facts, Status};
+use coracle_linux::cgroup::{Cgroup, Join};
 use coracle_linux::pidfd::{self, Pid, Signal};
 use coracle_linux::{prctl, process, signal};
 use rustix::event::{PollFd, PollFlags, poll};

@@ -51,7 +51,7 @@ mod namespaces;
 pub use container::{Container, Starting};
 pub use error::{CreateError, StartError};
 
-use crate::cgroup::{Cgroup, CgroupPlan};
+use crate::cgroup::{self, CgroupPlan};
 use crate::hooks::HookRun;
 use crate::id::ContainerId;
 use crate::payload::{Birth, FromMaker, ToMaker, wait_readable};
@@ -59,6 +59,7 @@ use crate::plan::{Gate, IdMaps, Plan};
 use crate::rootfs::{self, Prepared};
 use crate::seccomp::Listener;
 use crate::state::{Facts, Status};
+use coracle_linux::cgroup::Cgroup;
 use coracle_linux::namespace::Namespaces;
 use coracle_linux::pidfd::{self, Pid};
 use coracle_linux::process::{self, Child, Clone, Exit};
@@ -275,8 +276,9 @@ impl Creating {
     }
 
     fn make_cgroup(&mut self, plan: &CgroupPlan) -> Result<(), CreateError> {
-        let cgroup = self.cgroup.insert(Cgroup::create(plan)?);
-        self.warnings.extend_from_slice(cgroup.warnings());
+        let created = cgroup::create(plan)?;
+        self.cgroup = Some(created.cgroup);
+        self.warnings.extend(created.warnings);
         Ok(())
     }
 

@@ -4,12 +4,12 @@
 //! descriptor, no directory, and of the capabilities only those of its payload and the few that it needs to become it.
 
 use super::plan::ExecPlan;
-use crate::cgroup::Join;
 use crate::identity::{self, IdentityPlan, Prepared};
 use crate::payload::{self, FromMaker, PayloadError, ToMaker, hand_over_listener, step};
 use crate::plan::{ProcessPlan, Stdio};
 use crate::rootfs::console;
 use crate::seccomp::Filter;
+use coracle_linux::cgroup::Join;
 use coracle_linux::namespace::{self, Namespaces};
 use coracle_linux::{prctl, process, signal};
 use rustix::fs::{Mode, OFlags};

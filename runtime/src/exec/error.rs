@@ -1,10 +1,10 @@
 //! What can go wrong with an additional process.
 
-use crate::cgroup::CgroupError;
 use crate::identity::IdentityError;
 use crate::payload::describe;
 use crate::plan::PlanError;
 use crate::seccomp::DeliverError;
+use coracle_linux::cgroup::CgroupError;
 use coracle_linux::process::Exit;
 use std::io;
 

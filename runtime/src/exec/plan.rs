@@ -1,10 +1,10 @@
 //! From a request to a checked plan. Pure.
 
 use super::ExecError;
-use crate::cgroup::Cgroup;
 use crate::identity::{self, IdentityPlan};
 use crate::plan::{ProcessPlan, Stdio};
 use crate::seccomp::Filter;
+use coracle_linux::cgroup::Cgroup;
 use coracle_linux::pidfd::Pid;
 use oci_spec::runtime::Process;
 use rustix::thread::CpuSet;

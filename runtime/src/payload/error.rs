@@ -1,10 +1,10 @@
 //! A step between a clone and the execve that failed.
 
 use super::LookupError;
-use crate::cgroup::CgroupError;
 use crate::hooks::HookError;
 use crate::identity::IdentityError;
 use crate::rootfs::RootfsError;
+use coracle_linux::cgroup::CgroupError;
 use coracle_linux::netlink::NetlinkError;
 use std::error::Error;
 use std::io;

@@ -1,6 +1,6 @@
 //! What can be wrong with a request.
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::SetupError;
 use crate::identity::IdentityError;
 use crate::seccomp::SeccompError;
 use std::fmt::Display;
@@ -50,7 +50,7 @@ pub enum PlanError {
     Seccomp(#[from] SeccompError),
     /// Its cgroup.
     #[error(transparent)]
-    Cgroup(#[from] CgroupError),
+    Cgroup(#[from] SetupError),
 }
 
 impl PlanError {

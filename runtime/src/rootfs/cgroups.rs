@@ -6,9 +6,9 @@
 
 use super::attach::{attach, failed};
 use super::{RootfsError, target};
-use crate::cgroup::{Cgroup, Layout};
 use crate::plan::{MountKind, MountPlan};
 use coracle_linux::beneath;
+use coracle_linux::cgroup::{Cgroup, Layout};
 use coracle_linux::mount::{self, Attr, Change, Detached, FsContext};
 use rustix::fs::CWD;
 use std::io;

@@ -2,9 +2,9 @@
 
 use super::prepare::Prepared;
 use super::{RootfsError, cgroups, console, devices, filesystem, mask, target};
-use crate::cgroup::Cgroup;
 use crate::plan::{Plan, RootPlan, RootSource};
 use coracle_linux::beneath;
+use coracle_linux::cgroup::Cgroup;
 use coracle_linux::mount::{self, Attr, Change, Detached, Propagation};
 use coracle_linux::namespace::Namespaces;
 use rustix::fs::{CWD, Mode, OFlags};

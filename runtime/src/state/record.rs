@@ -1,9 +1,9 @@
 //! What the command line keeps of a container. What can be observed (whether it lives, runs, is frozen) is not in it.
 
 use super::{Facts, Status, rfc3339};
-use crate::cgroup::{Cgroup, FreezerState};
 use crate::hooks::{HookError, HookRun};
 use crate::plan::{HookPlan, Hooks};
+use coracle_linux::cgroup::{Cgroup, CgroupError, FreezerState};
 use coracle_linux::pidfd::{self, Pid};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ pub enum RecordError {
     },
     /// Its cgroup cannot be read.
     #[error(transparent)]
-    Cgroup(#[from] crate::cgroup::CgroupError),
+    Cgroup(#[from] CgroupError),
 }
 
 impl Record {

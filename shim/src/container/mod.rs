@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use coracle_linux::cgroup::CgroupError;
 use coracle_linux::pidfd;
-use coracle_runtime::cgroup::CgroupError;
 use coracle_runtime::hooks::HookError;
 use coracle_runtime::seccomp::Filter;
 use coracle_runtime::{CreateError, StartError};

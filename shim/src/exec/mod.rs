@@ -10,8 +10,8 @@ mod processes;
 use std::io;
 use std::time::Duration;
 
+use coracle_linux::cgroup::Cgroup;
 use coracle_runtime::Stdio;
-use coracle_runtime::cgroup::Cgroup;
 use coracle_runtime::exec as runtime_exec;
 use coracle_shim_api::pod::{ExecOutput, ExecRequest};
 use oci_spec::runtime::Process;

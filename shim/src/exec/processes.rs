@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use coracle_linux::cgroup::Cgroup;
 use coracle_linux::pidfd::{self, Signal};
-use coracle_runtime::cgroup::Cgroup;
 use rustix::process::Pid;
 
 /// Kills the command `first` and what belongs to it; again, until a look finds nothing that runs.

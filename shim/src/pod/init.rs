@@ -15,11 +15,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use coracle_linux::cgroup::CgroupError;
 use coracle_linux::mount::{Attr, FsContext};
 use coracle_linux::namespace::{self, Namespaces};
 use coracle_linux::process::{self, Clone};
 use coracle_linux::{pidfd, prctl, socket};
-use coracle_runtime::cgroup::CgroupError;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions};

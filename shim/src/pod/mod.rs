@@ -23,7 +23,7 @@ mod sysctl;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use coracle_runtime::cgroup::{Cgroup, CgroupError};
+use coracle_linux::cgroup::{Cgroup, CgroupError};
 
 use crate::call::Refused;
 use crate::own_cgroup::{self, OwnCgroup, OwnCgroupError};

@@ -2,14 +2,14 @@
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::SetupError;
 use crate::cgroup::setting::{Setting, Settings, Step};
 
 const WEIGHT: &str = "linux.resources.blockIO.weight";
 const LEAF_WEIGHT: &str = "linux.resources.blockIO.leafWeight";
 const WEIGHT_DEVICE: &str = "linux.resources.blockIO.weightDevice";
 
-pub(in crate::cgroup) fn plan(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), CgroupError> {
+pub(in crate::cgroup) fn v1(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), SetupError> {
     weights(block_io, settings)?;
     device_weights(block_io, settings)?;
     for (devices, field, file) in [
@@ -39,7 +39,7 @@ pub(in crate::cgroup) fn plan(block_io: &LinuxBlockIo, settings: &mut Settings) 
     Ok(())
 }
 
-fn weights(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), CgroupError> {
+fn weights(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), SetupError> {
     if let Some(weight) = block_io.weight().filter(|weight| *weight != 0) {
         check_weight(WEIGHT, weight)?;
         settings
@@ -53,7 +53,7 @@ fn weights(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), Cgrou
     Ok(())
 }
 
-fn device_weights(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), CgroupError> {
+fn device_weights(block_io: &LinuxBlockIo, settings: &mut Settings) -> Result<(), SetupError> {
     for device in block_io.weight_device().iter().flatten() {
         let number = device_number(WEIGHT_DEVICE, device.major(), device.minor())?;
         if let Some(weight) = device.weight() {
@@ -81,7 +81,7 @@ fn throttle(
     field: &'static str,
     file: &str,
     settings: &mut Settings,
-) -> Result<(), CgroupError> {
+) -> Result<(), SetupError> {
     for device in devices {
         let number = device_number(field, device.major(), device.minor())?;
         settings.set("blkio", field, file, format!("{number} {}", device.rate()));
@@ -89,10 +89,10 @@ fn throttle(
     Ok(())
 }
 
-fn device_number(field: &'static str, major: i64, minor: i64) -> Result<String, CgroupError> {
+fn device_number(field: &'static str, major: i64, minor: i64) -> Result<String, SetupError> {
     let number = format!("{major}:{minor}");
     if major < 0 || minor < 0 {
-        return Err(CgroupError::Value {
+        return Err(SetupError::Value {
             field,
             value: number,
             reason: "a device number",
@@ -101,11 +101,11 @@ fn device_number(field: &'static str, major: i64, minor: i64) -> Result<String, 
     Ok(number)
 }
 
-fn check_weight(field: &'static str, weight: u16) -> Result<(), CgroupError> {
+fn check_weight(field: &'static str, weight: u16) -> Result<(), SetupError> {
     if (10..=1000).contains(&weight) {
         return Ok(());
     }
-    Err(CgroupError::Value {
+    Err(SetupError::Value {
         field,
         value: weight.to_string(),
         reason: "10 to 1000",
@@ -120,7 +120,7 @@ mod tests {
     fn throttles_name_device_and_rate() {
         let json = r#"{"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 600}], "weight": 500}"#;
         let mut settings = Settings::default();
-        plan(&serde_json::from_str(json).unwrap(), &mut settings).unwrap();
+        v1(&serde_json::from_str(json).unwrap(), &mut settings).unwrap();
         let Step::Set(weight) = &settings.steps[0] else {
             panic!()
         };
@@ -141,7 +141,7 @@ mod tests {
             r#"{"leafWeight": 1001}"#,
             r#"{"weightDevice": [{"major": -1, "weight": 10}]}"#,
         ] {
-            let refused = plan(&serde_json::from_str(json).unwrap(), &mut Settings::default());
+            let refused = v1(&serde_json::from_str(json).unwrap(), &mut Settings::default());
             assert!(
                 refused
                     .unwrap_err()

@@ -2,15 +2,15 @@
 
 use oci_spec::runtime::LinuxCpu;
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::SetupError;
 use crate::cgroup::setting::{Setting, Settings, Step};
 
-pub(in crate::cgroup) fn plan(cpu: &LinuxCpu, settings: &mut Settings) -> Result<(), CgroupError> {
+pub(in crate::cgroup) fn v1(cpu: &LinuxCpu, settings: &mut Settings) -> Result<(), SetupError> {
     // cpu.idle goes first: shares cannot be written while it is 1, and setting it resets them.
     if let Some(idle) = cpu.idle() {
         let field = "linux.resources.cpu.idle";
         if !(0..=1).contains(&idle) {
-            return Err(CgroupError::Value {
+            return Err(SetupError::Value {
                 field,
                 value: idle.to_string(),
                 reason: "0 or 1",
@@ -44,11 +44,11 @@ pub(in crate::cgroup) fn plan(cpu: &LinuxCpu, settings: &mut Settings) -> Result
     Ok(())
 }
 
-fn plan_bandwidth(cpu: &LinuxCpu, settings: &mut Settings) -> Result<(), CgroupError> {
+fn plan_bandwidth(cpu: &LinuxCpu, settings: &mut Settings) -> Result<(), SetupError> {
     let quota = cpu.quota().filter(|quota| *quota != 0);
     if let Some(quota) = quota.filter(|quota| *quota < -1) {
         let reason = "microseconds, or -1";
-        return Err(CgroupError::Value {
+        return Err(SetupError::Value {
             field: "linux.resources.cpu.quota",
             value: quota.to_string(),
             reason,
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn zero_means_untouched_and_bad_values_are_named() {
         let mut settings = Settings::default();
-        plan(
+        v1(
             &serde_json::from_str(r#"{"shares": 0, "quota": 0, "period": 0}"#).unwrap(),
             &mut settings,
         )
@@ -87,7 +87,7 @@ mod tests {
             (r#"{"quota": -5}"#, "cpu.quota: -5"),
             (r#"{"idle": 2}"#, "cpu.idle: 2"),
         ] {
-            let error = plan(&serde_json::from_str(json).unwrap(), &mut settings).unwrap_err();
+            let error = v1(&serde_json::from_str(json).unwrap(), &mut settings).unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
         }
     }

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use oci_spec::runtime::LinuxCpu;
 
-use crate::cgroup::CgroupError;
-use crate::cgroup::files::{read, write};
+use coracle_linux::cgroup::files::{read, write};
+
+use crate::cgroup::SetupError;
 
 /// The values for the container's own level.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,11 +21,11 @@ pub(in crate::cgroup) struct Cpuset {
 const CPUS: (&str, &str) = ("cpuset.cpus", "linux.resources.cpu.cpus");
 const MEMS: (&str, &str) = ("cpuset.mems", "linux.resources.cpu.mems");
 
-pub(in crate::cgroup) fn plan(cpu: &LinuxCpu) -> Result<Cpuset, CgroupError> {
+pub(in crate::cgroup) fn v1(cpu: &LinuxCpu) -> Result<Cpuset, SetupError> {
     let check = |field, list: &Option<String>| {
         let list = list.clone().filter(|list| !list.is_empty());
         match list {
-            Some(list) if !is_list(&list) => Err(CgroupError::Value {
+            Some(list) if !is_list(&list) => Err(SetupError::Value {
                 field,
                 value: list,
                 reason: "a list like 0-3,7",
@@ -44,14 +45,14 @@ impl Cpuset {
     }
 
     /// Fills `dir`, and whatever is empty above it, from the level above, then sets the container's own values.
-    pub(in crate::cgroup) fn apply(&self, mount_point: &Path, dir: &Path) -> Result<(), CgroupError> {
+    pub(in crate::cgroup) fn apply(&self, mount_point: &Path, dir: &Path) -> Result<(), SetupError> {
         for ((file, field), own) in [(CPUS, &self.cpus), (MEMS, &self.mems)] {
             match own {
                 Some(own) => {
                     if let Some(parent) = dir.parent() {
                         filled(mount_point, parent, file)?;
                     }
-                    write(dir, file, own, field)?;
+                    write(dir, file, own).map_err(SetupError::of(field))?;
                 }
                 None => drop(filled(mount_point, dir, file)?),
             }
@@ -61,12 +62,12 @@ impl Cpuset {
 }
 
 /// The value of `file` in `dir`, after taking it over from the parent where it was empty.
-fn filled(mount_point: &Path, dir: &Path, file: &str) -> Result<String, CgroupError> {
+fn filled(mount_point: &Path, dir: &Path, file: &str) -> Result<String, SetupError> {
     let value = read(dir, file)?.trim().to_owned();
     let parent = dir.parent().filter(|_| value.is_empty() && dir != mount_point);
     let Some(parent) = parent else { return Ok(value) };
     let value = filled(mount_point, parent, file)?;
-    write(dir, file, &value, "linux.cgroupsPath")?;
+    write(dir, file, &value).map_err(SetupError::of("linux.cgroupsPath"))?;
     Ok(value)
 }
 

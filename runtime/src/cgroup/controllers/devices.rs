@@ -6,7 +6,7 @@
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::SetupError;
 
 const FIELD: &str = "linux.resources.devices";
 
@@ -39,7 +39,7 @@ const ALWAYS: &[&str] = &[
     "c 136:* rwm",
 ];
 
-pub(in crate::cgroup) fn plan(devices: &[LinuxDeviceCgroup]) -> Result<Devices, CgroupError> {
+pub(in crate::cgroup) fn v1(devices: &[LinuxDeviceCgroup]) -> Result<Devices, SetupError> {
     let mut rules = vec![all(false)];
     for (index, device) in devices.iter().enumerate() {
         for rule in checked(index, device)? {
@@ -66,8 +66,8 @@ fn all(allow: bool) -> Rule {
     }
 }
 
-fn checked(index: usize, device: &LinuxDeviceCgroup) -> Result<Vec<Rule>, CgroupError> {
-    let refuse = |what: &str, reason| CgroupError::Value {
+fn checked(index: usize, device: &LinuxDeviceCgroup) -> Result<Vec<Rule>, SetupError> {
+    let refuse = |what: &str, reason| SetupError::Value {
         field: FIELD,
         value: format!("[{index}].{what}"),
         reason,
@@ -105,8 +105,7 @@ mod tests {
     use super::*;
 
     fn planned(json: &str) -> Result<Vec<String>, String> {
-        let rules =
-            plan(&serde_json::from_str::<Vec<_>>(json).unwrap()).map_err(|error| error.to_string())?;
+        let rules = v1(&serde_json::from_str::<Vec<_>>(json).unwrap()).map_err(|error| error.to_string())?;
         let show = |rule: Rule| format!("{}{}", if rule.allow { '+' } else { '-' }, rule.line);
         Ok(rules
             .rules
@@ -121,7 +120,7 @@ mod tests {
         assert_eq!(planned("[]").unwrap(), ["-a"]);
         assert_eq!(planned(r#"[{"allow": false, "access": "rwm"}]"#).unwrap(), ["-a"]);
         assert!(
-            plan(&[])
+            v1(&[])
                 .unwrap()
                 .rules
                 .iter()
@@ -134,7 +133,7 @@ mod tests {
         let json = r#"[{"allow": true, "type": "c", "major": 10, "access": "rw"}, {"allow": true, "access": "rwm"}]"#;
         assert_eq!(planned(json).unwrap(), ["+a"]);
         assert_eq!(
-            plan(&serde_json::from_str::<Vec<_>>(json).unwrap())
+            v1(&serde_json::from_str::<Vec<_>>(json).unwrap())
                 .unwrap()
                 .rules
                 .len(),

@@ -4,20 +4,17 @@
 
 use oci_spec::runtime::LinuxHugepageLimit;
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::SetupError;
 use crate::cgroup::setting::{IfMissing, Setting, Settings, Step};
 
 pub(in crate::cgroup) const FIELD: &str = "linux.resources.hugepageLimits";
 
-pub(in crate::cgroup) fn plan(
-    pages: &[LinuxHugepageLimit],
-    settings: &mut Settings,
-) -> Result<(), CgroupError> {
+pub(in crate::cgroup) fn v1(pages: &[LinuxHugepageLimit], settings: &mut Settings) -> Result<(), SetupError> {
     for page in pages {
         let size = page.page_size();
         if !is_page_size(size) {
             let reason = "pageSize is a number with KB, MB or GB";
-            return Err(CgroupError::Value {
+            return Err(SetupError::Value {
                 field: FIELD,
                 value: size.clone(),
                 reason,

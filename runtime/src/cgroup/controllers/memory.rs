@@ -2,13 +2,13 @@
 
 use oci_spec::runtime::LinuxMemory;
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::SetupError;
 use crate::cgroup::setting::{IfMissing, Setting, Settings, Step};
 
 const LIMIT: &str = "linux.resources.memory.limit";
 const SWAP: &str = "linux.resources.memory.swap";
 
-pub(in crate::cgroup) fn plan(memory: &LinuxMemory, settings: &mut Settings) -> Result<(), CgroupError> {
+pub(in crate::cgroup) fn v1(memory: &LinuxMemory, settings: &mut Settings) -> Result<(), SetupError> {
     plan_limit_and_swap(memory, settings)?;
     if let Some(reservation) = memory.reservation() {
         let field = "linux.resources.memory.reservation";
@@ -18,7 +18,7 @@ pub(in crate::cgroup) fn plan(memory: &LinuxMemory, settings: &mut Settings) -> 
     if let Some(swappiness) = memory.swappiness() {
         let field = "linux.resources.memory.swappiness";
         if swappiness > 100 {
-            return Err(CgroupError::Value {
+            return Err(SetupError::Value {
                 field,
                 value: swappiness.to_string(),
                 reason: "0 to 100",
@@ -53,7 +53,7 @@ pub(in crate::cgroup) fn plan(memory: &LinuxMemory, settings: &mut Settings) -> 
     Ok(())
 }
 
-fn plan_limit_and_swap(memory: &LinuxMemory, settings: &mut Settings) -> Result<(), CgroupError> {
+fn plan_limit_and_swap(memory: &LinuxMemory, settings: &mut Settings) -> Result<(), SetupError> {
     let limit = memory.limit().filter(|limit| *limit != 0);
     // Without a limit there is nothing swap could add to: lifting one lifts both.
     let swap = memory
@@ -71,7 +71,7 @@ fn plan_limit_and_swap(memory: &LinuxMemory, settings: &mut Settings) -> Result<
         && (limit == -1 || swap < limit)
     {
         let reason = "memory and swap together cannot be less than linux.resources.memory.limit";
-        return Err(CgroupError::Value {
+        return Err(SetupError::Value {
             field: SWAP,
             value: swap.to_string(),
             reason,
@@ -100,9 +100,9 @@ fn plan_limit_and_swap(memory: &LinuxMemory, settings: &mut Settings) -> Result<
     Ok(())
 }
 
-fn check(field: &'static str, value: i64) -> Result<(), CgroupError> {
+fn check(field: &'static str, value: i64) -> Result<(), SetupError> {
     if value < -1 {
-        return Err(CgroupError::Value {
+        return Err(SetupError::Value {
             field,
             value: value.to_string(),
             reason: "a number of bytes, or -1",
@@ -117,7 +117,7 @@ mod tests {
 
     fn planned(json: &str) -> Result<Vec<String>, String> {
         let mut settings = Settings::default();
-        plan(&serde_json::from_str(json).unwrap(), &mut settings).map_err(|error| error.to_string())?;
+        v1(&serde_json::from_str(json).unwrap(), &mut settings).map_err(|error| error.to_string())?;
         let show = |setting: &Setting| format!("{}={}", setting.files[0], setting.value);
         let steps = settings.steps.iter().map(|step| match step {
             Step::Set(one) => show(one),

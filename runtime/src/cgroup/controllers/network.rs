@@ -2,12 +2,12 @@
 
 use oci_spec::runtime::LinuxNetwork;
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::SetupError;
 use crate::cgroup::setting::Settings;
 
 const PRIORITIES: &str = "linux.resources.network.priorities";
 
-pub(in crate::cgroup) fn plan(network: &LinuxNetwork, settings: &mut Settings) -> Result<(), CgroupError> {
+pub(in crate::cgroup) fn v1(network: &LinuxNetwork, settings: &mut Settings) -> Result<(), SetupError> {
     if let Some(class) = network.class_id() {
         settings.set(
             "net_cls",
@@ -20,7 +20,7 @@ pub(in crate::cgroup) fn plan(network: &LinuxNetwork, settings: &mut Settings) -
         let name = priority.name();
         // The kernel's own rule for interface names (dev_valid_name); a blank would end the name in the file.
         if name.is_empty() || name.len() > 15 || name.contains(|c: char| c.is_whitespace() || c == '/') {
-            return Err(CgroupError::Value {
+            return Err(SetupError::Value {
                 field: PRIORITIES,
                 value: name.clone(),
                 reason: "an interface name",

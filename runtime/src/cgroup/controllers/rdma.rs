@@ -4,18 +4,18 @@ use std::collections::HashMap;
 
 use oci_spec::runtime::LinuxRdma;
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::SetupError;
 use crate::cgroup::setting::Settings;
 
 const FIELD: &str = "linux.resources.rdma";
 
-pub(in crate::cgroup) fn plan(
+pub(in crate::cgroup) fn v1(
     rdma: &HashMap<String, LinuxRdma>,
     settings: &mut Settings,
-) -> Result<(), CgroupError> {
+) -> Result<(), SetupError> {
     for (device, limit) in rdma {
         if device.is_empty() || device.contains(char::is_whitespace) {
-            return Err(CgroupError::Value {
+            return Err(SetupError::Value {
                 field: FIELD,
                 value: device.clone(),
                 reason: "a device name",
@@ -27,7 +27,7 @@ pub(in crate::cgroup) fn plan(
         let objects = part("hca_object", limit.hca_objects());
         if handles.is_empty() && objects.is_empty() {
             let reason = "neither hcaHandles nor hcaObjects is given";
-            return Err(CgroupError::Value {
+            return Err(SetupError::Value {
                 field: FIELD,
                 value: device.clone(),
                 reason,

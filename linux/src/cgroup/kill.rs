@@ -1,16 +1,22 @@
 //! Ending every process of a cgroup.
 //!
 //! Where there is a cgroup2 directory, `cgroup.kill` (5.14) ends all of it in one step, forks included. What is left
-//! after that, or everything on a pure v1 host: freeze, so that nothing can fork or exit (and no pid be reused)
-//! between listing and killing; kill each; thaw, since a frozen process does not die.
+//! after that, or everything on a pure v1 host: freeze, so that nothing forks meanwhile; kill each; thaw, since a frozen
+//! process does not die.
+//!
+//! A number from a list may be another process's by the time it is used, since freezing takes time and a process of an
+//! unfrozen hierarchy can exit. So each process is held by a descriptor (pidfd_open(2)), and signalled only if a list
+//! that is read after that still names it: then the descriptor means a process of this cgroup, or one that has ended.
 
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use crate::pidfd::{self, Pid, Signal};
 
-use super::files::{children, is_gone, put, read};
-use super::freezer::gone_is_none;
+use super::files::{children, gone_is_none, is_gone, put, read};
 use super::{Cgroup, CgroupError};
 
 /// How long one pass waits for the freezer. What it misses, the next pass finds.
@@ -29,23 +35,40 @@ impl Cgroup {
         Ok(found)
     }
 
+    /// The processes in any hierarchy of this cgroup and those below it, also one that has entered only some of them.
+    ///
+    /// # Errors
+    /// As of [`Cgroup::procs`].
+    pub fn procs_anywhere(&self) -> Result<Vec<Pid>, CgroupError> {
+        let mut found = Vec::new();
+        for (_, dir) in self.paths() {
+            collect(&dir, &mut found)?;
+        }
+        found.sort_unstable_by_key(|pid| pid.as_raw_nonzero());
+        found.dedup();
+        Ok(found)
+    }
+
     /// Sends SIGKILL to everything in the cgroup and below; gives how many processes were left to kill when the pass
     /// began. 0 means that it is empty. It does not wait for them to be gone: call again until it gives 0.
     ///
     /// # Errors
     /// A list or the freezer cannot be used, or a process may not be killed.
     pub fn kill_all(&self) -> Result<usize, CgroupError> {
-        let before = self.procs()?.len();
+        self.kill_once(Self::procs)
+    }
+
+    fn kill_once(&self, list: List) -> Result<usize, CgroupError> {
+        let before = list(self)?.len();
         if before == 0 {
             return Ok(0);
         }
-        if let Some(dir) = self.unified_dir() {
+        if let Some(dir) = self.unified_directory() {
             let file = dir.join("cgroup.kill");
             // Older kernels lack it; then the pass below does all the work.
             match put(&file, "1") {
                 Err(source) if !is_gone(&source) => {
                     return Err(CgroupError::Write {
-                        field: "kill",
                         file,
                         value: "1".into(),
                         source,
@@ -54,18 +77,18 @@ impl Cgroup {
                 _ => {}
             }
         }
-        self.freeze_and_kill()?;
+        self.freeze_and_kill(list)?;
         Ok(before)
     }
 
-    /// [`Cgroup::kill_all`] again and again until nothing is left; false when that took longer than `patience`.
+    /// Kills again and again until nothing is left in any hierarchy; false when that took longer than `patience`.
     ///
     /// # Errors
     /// As [`Cgroup::kill_all`].
     pub fn kill_until_empty(&self, patience: Duration) -> Result<bool, CgroupError> {
         let end = Instant::now() + patience;
         let mut pause = Duration::from_micros(100);
-        while self.kill_all()? > 0 {
+        while self.kill_all()? > 0 || self.kill_once(Self::procs_anywhere)? > 0 {
             if Instant::now() >= end {
                 return Ok(false);
             }
@@ -76,34 +99,46 @@ impl Cgroup {
     }
 
     /// Kills what is there without a race: nothing moves while the list is worked on.
-    fn freeze_and_kill(&self) -> Result<(), CgroupError> {
-        let freezer = self.dir("freezer").is_some();
-        if self.procs()?.is_empty() {
+    fn freeze_and_kill(&self, list: List) -> Result<(), CgroupError> {
+        let freezer = self.v1_directory("freezer").is_some();
+        if list(self)?.is_empty() {
             // Killed, and not held by a freezer.
             return Ok(());
         }
         if freezer {
             self.freeze(FREEZE_PATIENCE)?;
         }
-        let killed = self
-            .procs()
-            .and_then(|found| found.into_iter().try_for_each(|pid| self.kill(pid)));
+        let killed = list(self).and_then(|found| self.kill_listed(&found, list));
         // Also when the killing failed: what stays frozen can never be ended by anybody.
         let thawed = if freezer { self.thaw() } else { Ok(()) };
         killed.and(thawed)
     }
 
-    fn kill(&self, pid: Pid) -> Result<(), CgroupError> {
-        match kill_process(pid, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(errno) => {
-                let dir = self.process_dir().unwrap_or_default();
-                Err(CgroupError::Kill {
-                    pid: pid.as_raw_nonzero().get(),
-                    dir,
-                    source: errno.into(),
-                })
+    /// Kills those of a list that are in the cgroup when it is their turn.
+    pub(super) fn kill_listed(&self, listed: &[Pid], list: List) -> Result<(), CgroupError> {
+        for some in listed.chunks(DESCRIPTORS) {
+            let mut held = Vec::with_capacity(some.len());
+            for pid in some {
+                match pidfd::open(*pid) {
+                    Ok(descriptor) => held.push((*pid, descriptor)),
+                    Err(error) => has_ended(error).map_err(|source| self.not_killed(*pid, source))?,
+                }
             }
+            let still: HashSet<Pid> = list(self)?.into_iter().collect();
+            for (pid, descriptor) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+                pidfd::send_signal(descriptor.as_fd(), Signal::KILL)
+                    .or_else(has_ended)
+                    .map_err(|source| self.not_killed(*pid, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn not_killed(&self, pid: Pid, source: io::Error) -> CgroupError {
+        CgroupError::Kill {
+            pid: pid.as_raw_nonzero().get(),
+            dir: self.process_dir().unwrap_or_default(),
+            source,
         }
     }
 
@@ -115,10 +150,23 @@ impl Cgroup {
                 .first()
                 .map(|hierarchy| self.below(&hierarchy.mount_point))
         };
-        self.dir("freezer")
-            .or_else(|| self.dir("pids"))
-            .or_else(|| self.unified_dir())
+        self.v1_directory("freezer")
+            .or_else(|| self.v1_directory("pids"))
+            .or_else(|| self.unified_directory())
             .or_else(v1)
+    }
+}
+
+/// Which hierarchies are looked at.
+type List = fn(&Cgroup) -> Result<Vec<Pid>, CgroupError>;
+
+/// Descriptors of processes held at a time.
+const DESCRIPTORS: usize = 64;
+
+fn has_ended(error: io::Error) -> io::Result<()> {
+    match error.raw_os_error() {
+        Some(libc::ESRCH) => Ok(()),
+        _ => Err(error),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use coracle_linux::mountinfo::{Mount, MountInfo};
+use crate::mountinfo::{Mount, MountInfo};
 use serde::{Deserialize, Serialize};
 
 use super::CgroupError;

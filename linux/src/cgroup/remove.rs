@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::create::in_default_parent;
 use super::files::{children, is_gone};
-use super::plan::DEFAULT_PARENT;
 use super::{Cgroup, CgroupError};
 
 /// How long a cgroup that lists no process any more may take to be removable: a process that is not listed has ended, but
@@ -80,6 +78,14 @@ impl Cgroup {
         Ok(all)
     }
 
+    /// Removes it where nothing is in it and nothing below it; leaves it where that is not so.
+    pub fn remove_if_empty(&self) {
+        for (_, dir) in self.paths() {
+            // EBUSY: in use; ENOENT: gone.
+            drop(std::fs::remove_dir(dir));
+        }
+    }
+
     /// What to say about a directory that cannot be removed because of what is in it.
     fn busy(&self) -> CgroupError {
         let busy = self
@@ -99,7 +105,7 @@ impl Cgroup {
         for level in self.path.ancestors().skip(1) {
             depth = depth.saturating_sub(1);
             let made = depth > self.kept;
-            let shared = level == Path::new(DEFAULT_PARENT) && in_default_parent(&self.path);
+            let shared = self.shared_parent.as_deref() == Some(level);
             if depth == 0 || !(made || shared) {
                 continue;
             }

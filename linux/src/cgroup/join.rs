@@ -61,7 +61,7 @@ impl Cgroup {
     /// One of the hierarchies refuses it; those before it are entered.
     pub fn enter(&self) -> Result<(), CgroupError> {
         self.join()?.enter()?;
-        match self.unified_dir() {
+        match self.unified_directory() {
             Some(dir) => {
                 super::files::put(&dir.join("cgroup.procs"), "0").map_err(|source| CgroupError::Join {
                     file: dir.join("cgroup.procs"),
@@ -85,17 +85,24 @@ impl Join {
 
     /// The first half of [`enter`](Self::enter), for a process that is going to clone: in a full cgroup that fails for
     /// whoever is counted, while entering it never does.
-    pub(crate) fn enter_others(&self) -> Result<(), CgroupError> {
+    ///
+    /// # Errors
+    /// As of [`enter`](Self::enter).
+    pub fn enter_others(&self) -> Result<(), CgroupError> {
         self.others.iter().try_for_each(Tasks::enter)
     }
 
     /// The second half, for what it has cloned.
-    pub(crate) fn enter_pids(&self) -> Result<(), CgroupError> {
+    ///
+    /// # Errors
+    /// As of [`enter`](Self::enter).
+    pub fn enter_pids(&self) -> Result<(), CgroupError> {
         self.pids.iter().try_for_each(Tasks::enter)
     }
 
     /// What [`enter_pids`](Self::enter_pids) needs to stay open.
-    pub(crate) fn pids_fd(&self) -> Option<BorrowedFd<'_>> {
+    #[must_use]
+    pub fn pids_fd(&self) -> Option<BorrowedFd<'_>> {
         self.pids.as_ref().map(|tasks| tasks.file.as_fd())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::files::{read, write};
+use super::files::{gone_is_none, read, write};
 use super::{Cgroup, CgroupError};
 
 /// What the freezer says about a cgroup, with everything below it.
@@ -16,15 +16,13 @@ pub enum FreezerState {
     Frozen,
 }
 
-const FIELD: &str = "freezer";
-
 impl Cgroup {
     /// The state now; without any freezer everything always runs.
     ///
     /// # Errors
     /// The state cannot be read. A cgroup that is gone counts as thawed.
     pub fn freezer_state(&self) -> Result<FreezerState, CgroupError> {
-        if let Some(dir) = self.dir("freezer") {
+        if let Some(dir) = self.v1_directory("freezer") {
             return Ok(
                 match gone_is_none(read(&dir, "freezer.state"))?
                     .as_deref()
@@ -36,7 +34,7 @@ impl Cgroup {
                 },
             );
         }
-        let Some(dir) = self.unified_dir() else {
+        let Some(dir) = self.unified_directory() else {
             return Ok(FreezerState::Thawed);
         };
         let asked = gone_is_none(read(&dir, "cgroup.freeze"))?.is_some_and(|text| text.trim() == "1");
@@ -74,35 +72,17 @@ impl Cgroup {
     /// The freezer cannot be written.
     pub fn thaw(&self) -> Result<(), CgroupError> {
         match self.write_freezer("THAWED", "0") {
-            Err(CgroupError::NoController { .. }) => Ok(()),
+            Err(CgroupError::NoFreezer) => Ok(()),
             done => done,
         }
     }
 
     fn write_freezer(&self, v1: &str, v2: &str) -> Result<(), CgroupError> {
-        let done = match (self.dir("freezer"), self.unified_dir()) {
-            (Some(dir), _) => write(&dir, "freezer.state", v1, FIELD),
-            (None, Some(dir)) => write(&dir, "cgroup.freeze", v2, FIELD),
-            (None, None) => {
-                return Err(CgroupError::NoController {
-                    field: FIELD,
-                    controller: FIELD,
-                });
-            }
+        let done = match (self.v1_directory("freezer"), self.unified_directory()) {
+            (Some(dir), _) => write(&dir, "freezer.state", v1),
+            (None, Some(dir)) => write(&dir, "cgroup.freeze", v2),
+            (None, None) => return Err(CgroupError::NoFreezer),
         };
         gone_is_none(done).map(drop)
-    }
-}
-
-/// Turns "the cgroup is gone" into `None`.
-pub(super) fn gone_is_none<T>(result: Result<T, CgroupError>) -> Result<Option<T>, CgroupError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(CgroupError::Read { source, .. } | CgroupError::Write { source, .. })
-            if super::files::is_gone(&source) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }
