@@ -3,7 +3,6 @@
 //! Closing an nf_tables socket after a deletion waits for a grace period. A child without standard streams closes it
 //! after the plugin has answered and ended.
 
-use crate::rules::Rules;
 use coracle_linux::process;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -13,11 +12,11 @@ use std::time::Duration;
 /// nf_tables transaction of the namespace needs, for as long. Later the lock is free at once.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Gives the rules' socket to a child. Without a child it is closed here.
+/// Gives the socket of rules to a child. Without a child it is closed here.
 ///
 /// Whoever closes the socket last waits. That must be the child: it goes on until this program has ended, which it sees
 /// by the end of a pipe that this program keeps open.
-pub(crate) fn hold(rules: Rules) {
+pub(crate) fn hold<T>(rules: T) {
     let Ok((ended, alive)) = pipe_with(PipeFlags::CLOEXEC) else {
         return drop(rules);
     };

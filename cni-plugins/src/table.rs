@@ -48,7 +48,7 @@ pub(crate) const PLUGINS: [Plugin<Failure>; 6] = [
         add: firewall::add,
         del: firewall::del,
         check: firewall::check,
-        gc: None,
+        gc: Some(firewall::gc),
         status: Some(firewall::status),
         is_own_namespace: Some(netns::is_own),
     },

@@ -3,6 +3,7 @@
 use crate::attach::veth;
 use crate::host_local::{Store, StoreError};
 use crate::record::{self, Lock, Record, RecordError};
+use crate::rules::forward::Forward;
 use crate::rules::{Rules, RulesError};
 use crate::sysctl::{self, SysctlError};
 use coracle_cni_protocol::identifier::{self, IdentifierError};
@@ -72,6 +73,9 @@ pub(crate) fn uninstall_network(name: &str, force: bool) -> Result<(), Uninstall
     }
     Rules::open()
         .and_then(|mut rules| rules.remove_network(name))
+        .map_err(UninstallError::Rules)?;
+    Forward::open()
+        .and_then(|mut forward| forward.remove_network(name))
         .map_err(UninstallError::Rules)?;
     restore_settings(name, &record)?;
     for dir in &record.data_dirs {

@@ -1,14 +1,21 @@
-//! `firewall`: which containers may be reached from other bridges' containers.
+//! `firewall`: which containers may be reached from other bridges' containers, and that what they send is forwarded.
+//!
+//! Where the chain FORWARD of iptables drops, what a container sends and the answers to it are accepted there
+//! ([`forward`](crate::rules::forward)), as upstream does.
 //!
 //! `open` lets everything through; nothing of ours forbids it. With `same-bridge` and `isolated` the bridge is closed: what
 //! comes from another closed bridge is dropped, with `isolated` also what comes from the same one (its ports are
 //! isolated, so that this holds without `br_netfilter`). Both are kept as elements of the network, one for all its
-//! containers. Chains of other programs are not touched: a FORWARD chain that drops by default needs its own exception.
+//! containers.
 
 mod plan;
 
 use crate::failure::{Coded, Outcome};
+use crate::linger;
+use crate::owner::Owner;
+use crate::rules::forward::Forward;
 use crate::rules::{Entry, Key, Rules, WhenTaken, layout};
+use crate::undo::or_undo;
 use coracle_cni_protocol::plugin::Request;
 use coracle_cni_protocol::{CniResult, Code};
 use coracle_linux::netlink::nftables::{Data, Element};
@@ -25,15 +32,18 @@ pub(crate) enum FirewallError {
     /// There is nothing to close.
     #[error("ingressPolicy {0:?} needs a bridge, and prevResult lists none")]
     NoBridge(&'static str),
-    /// CHECK found a difference.
+    /// CHECK: the bridge is open.
     #[error("bridge {0} is not closed as ingressPolicy says")]
     Open(String),
+    /// CHECK: rules are gone.
+    #[error("the container's addresses are not accepted in the chain FORWARD")]
+    NotAccepted,
 }
 
 impl Coded for FirewallError {
     fn code(&self) -> Code {
         match self {
-            Self::Open(_) => Code::INTERNAL,
+            Self::Open(_) | Self::NotAccepted => Code::INTERNAL,
             Self::NotChained | Self::NoBridge(_) => Code::INVALID_CONFIG,
         }
     }
@@ -45,17 +55,32 @@ pub(crate) fn add(request: &Request) -> Outcome<CniResult> {
     if plan.policy != Policy::Open {
         close(&plan)?;
     }
+    or_undo(|undo| {
+        undo.push("accepts", || remove(&plan.owner));
+        Ok(Forward::open()?.accept(&plan.owner, &plan.addresses)?)
+    })?;
     Ok(plan.prev)
 }
 
-/// DEL: nothing belongs to the attachment but a flag of its veth, which goes with that.
-pub(crate) fn del(_: &Request) -> Outcome<()> {
+/// DEL: what was accepted for the attachment. A flag of its veth goes with that.
+pub(crate) fn del(request: &Request) -> Outcome<()> {
+    remove(&Owner::of(request))
+}
+
+/// GC.
+pub(crate) fn gc(request: &Request) -> Outcome<()> {
+    if let Some(keep) = Owner::kept(request)? {
+        Forward::open()?.collect(&request.network, &keep)?;
+    }
     Ok(())
 }
 
 /// CHECK.
 pub(crate) fn check(request: &Request) -> Outcome<()> {
     let plan = Plan::of(request)?;
+    if !Forward::open()?.accepts(&plan.owner, &plan.addresses)? {
+        return Err(FirewallError::NotAccepted.into());
+    }
     if plan.policy == Policy::Open {
         return Ok(());
     }
@@ -78,6 +103,15 @@ pub(crate) fn check(request: &Request) -> Outcome<()> {
 pub(crate) fn status(request: &Request) -> Outcome<()> {
     Policy::of(request)?;
     Ok(Rules::open()?.usable()?)
+}
+
+fn remove(owner: &Owner) -> Outcome<()> {
+    let comment = owner.comment();
+    let mut forward = Forward::open()?;
+    if forward.remove(|found| found == comment)? {
+        linger::hold(forward);
+    }
+    Ok(())
 }
 
 fn close(plan: &Plan) -> Outcome<()> {

@@ -5,6 +5,7 @@ use crate::failure::{Outcome, invalid, unsupported};
 use crate::owner::Owner;
 use coracle_cni_protocol::CniResult;
 use coracle_cni_protocol::plugin::Request;
+use std::net::IpAddr;
 
 /// The admin chain that upstream names when nothing else is said.
 const UPSTREAM_ADMIN_CHAIN: &str = "CNI-ADMIN";
@@ -64,6 +65,8 @@ pub(super) struct Plan {
     pub(super) owner: Owner,
     /// Who may reach it.
     pub(super) policy: Policy,
+    /// The container's addresses.
+    pub(super) addresses: Vec<IpAddr>,
     /// The result of the plugins before.
     pub(super) prev: CniResult,
 }
@@ -72,11 +75,12 @@ impl Plan {
     /// Reads and checks the whole request.
     pub(super) fn of(request: &Request) -> Outcome<Self> {
         let policy = Policy::of(request)?;
-        let prev = request.config.prev_result()?;
+        let prev = request.config.prev_result()?.ok_or(FirewallError::NotChained)?;
         Ok(Self {
             owner: Owner::of(request),
             policy,
-            prev: prev.ok_or(FirewallError::NotChained)?,
+            addresses: prev.ips.iter().map(|ip| ip.address.addr()).collect(),
+            prev,
         })
     }
 }

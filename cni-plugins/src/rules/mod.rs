@@ -3,6 +3,7 @@
 //! Adding is optimistic: elements only, one transaction. What is missing (the table, the chains of a network) is made when
 //! the kernel says that it is.
 
+pub(crate) mod forward;
 pub(crate) mod layout;
 
 use crate::failure::Coded;
@@ -23,7 +24,7 @@ const ATTEMPTS: u32 = 50;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RulesError {
     /// The kernel refused.
-    #[error("nf_tables table {TABLE}")]
+    #[error("nf_tables rules")]
     Kernel(#[from] NetlinkError),
     /// Somebody else has this key.
     #[error("{what} is already used by {owner}")]
@@ -34,7 +35,7 @@ pub(crate) enum RulesError {
         owner: String,
     },
     /// The ruleset changed faster than it could be changed.
-    #[error("nf_tables table {TABLE} kept changing")]
+    #[error("nf_tables rules kept changing")]
     Unstable,
 }
 

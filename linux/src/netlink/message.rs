@@ -31,6 +31,15 @@ impl Message {
         message
     }
 
+    /// The same request about another family: the first byte of each family's fixed header.
+    #[must_use]
+    pub fn of_family(mut self, family: u8) -> Self {
+        if let Some(byte) = self.bytes.get_mut(HEADER) {
+            *byte = family;
+        }
+        self
+    }
+
     /// Adds an attribute with these bytes.
     #[must_use]
     pub fn with(mut self, kind: u16, payload: &[u8]) -> Self {

@@ -82,6 +82,7 @@ enum Field {
     Number(u16, u32),
     Text(u16, String),
     Bytes(u16, Vec<u8>),
+    Raw(u16, Vec<u8>),
     Verdict(u16, Verdict),
 }
 
@@ -188,6 +189,33 @@ impl Expressions {
     pub fn any_bit(self, register: Register, bits: u32) -> Self {
         self.mask(register, &bits.to_ne_bytes())
             .differs(register, &[0; 4])
+    }
+
+    /// Counts the packets that come here.
+    #[must_use]
+    pub fn counter(self) -> Self {
+        self.push("counter", vec![])
+    }
+
+    /// Goes on only for packets whose connection is in one of these states ([`CtKey::State`]), in the form that iptables
+    /// can read: as its match `conntrack`. Refused with `ENOENT` by a kernel without `nft_compat`.
+    ///
+    /// Source: include/uapi/linux/netfilter/xt_conntrack.h, `struct xt_conntrack_mtinfo3`.
+    #[must_use]
+    pub fn iptables_state(self, states: u16) -> Self {
+        const BYTES: usize = 168;
+        const MATCH_FLAGS: usize = 146;
+        const STATE_MASK: usize = 150;
+        const MATCH_STATE: u16 = 1;
+        let mut info = [0; BYTES];
+        info[MATCH_FLAGS..MATCH_FLAGS + 2].copy_from_slice(&MATCH_STATE.to_ne_bytes());
+        info[STATE_MASK..STATE_MASK + 2].copy_from_slice(&states.to_ne_bytes());
+        let fields = vec![
+            Field::Text(1, "conntrack".to_owned()),
+            Field::Number(2, 3),
+            Field::Raw(3, info.to_vec()),
+        ];
+        self.push("match", fields)
     }
 
     /// Goes on only when the set has the key that begins at `key`.
@@ -300,6 +328,7 @@ fn with_field(message: Message, field: &Field) -> Message {
         Field::Number(kind, number) => message.with_be32(*kind, *number),
         Field::Text(kind, text) => message.with_text(*kind, text),
         Field::Bytes(kind, bytes) => message.with_nested(*kind, |data| data.with(DATA_VALUE, bytes)),
+        Field::Raw(kind, bytes) => message.with(*kind, bytes),
         Field::Verdict(kind, verdict) => message.with_nested(*kind, |data| with_verdict(data, verdict)),
     }
 }

@@ -7,6 +7,7 @@
 mod element;
 mod expression;
 mod object;
+mod rule;
 
 pub use element::{Data, Element, elements_add, elements_delete, elements_list, elements_read};
 pub use expression::{Base, CtKey, Expressions, MetaKey, Register, Verdict};
@@ -14,6 +15,7 @@ pub use object::{
     BaseChain, Chain, ChainKind, Hook, Set, SetKind, add_chain, add_rule, add_set, add_table, chains,
     comment, delete_chain, delete_set, delete_table, flush_chain, set_names,
 };
+pub use rule::{Family, Rule};
 
 use super::{Attributes, Message, NetlinkError, Socket};
 

@@ -8,7 +8,7 @@ use super::{APPEND, CREATE, EXCLUSIVE, Expressions, request};
 const NEW_TABLE: u16 = 0;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
-const GET_CHAIN: u16 = 4;
+pub(super) const GET_CHAIN: u16 = 4;
 const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const DELETE_RULE: u16 = 8;
@@ -16,8 +16,8 @@ const NEW_SET: u16 = 9;
 const GET_SET: u16 = 10;
 const DELETE_SET: u16 = 11;
 
-const TABLE_NAME: u16 = 1;
-const TABLE_USERDATA: u16 = 6;
+pub(super) const TABLE_NAME: u16 = 1;
+pub(super) const TABLE_USERDATA: u16 = 6;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
@@ -26,10 +26,10 @@ const CHAIN_TYPE: u16 = 7;
 const CHAIN_USERDATA: u16 = 12;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
+pub(super) const RULE_TABLE: u16 = 1;
+pub(super) const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
-const RULE_USERDATA: u16 = 7;
+pub(super) const RULE_USERDATA: u16 = 7;
 const SET_TABLE: u16 = 1;
 const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
@@ -42,6 +42,7 @@ const SET_USERDATA: u16 = 13;
 /// Userdata of a set as nft reads it: type 0 (byte order of keys), length, 1 (the machine's).
 const HOST_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
 const SET_IS_MAP: u32 = 8;
+const POLICY_DROP: u32 = 0;
 const POLICY_ACCEPT: u32 = 1;
 /// The kernel takes up to 256 bytes of userdata; type, length and final zero need three.
 const COMMENT_BYTES: usize = 250;
@@ -88,6 +89,8 @@ pub struct Chain {
     pub name: String,
     /// Its comment.
     pub comment: Option<String>,
+    /// What no rule decides about is dropped (a base chain's policy).
+    pub drops: bool,
 }
 
 /// What a set maps its keys to.
@@ -228,13 +231,22 @@ pub fn set_names(socket: &mut Socket, table: &str) -> Result<Vec<String>, Netlin
 
 /// All chains of a table.
 pub fn chains(socket: &mut Socket, table: &str) -> Result<Vec<Chain>, NetlinkError> {
-    let found = socket.dump(&request("list chains", GET_CHAIN, 0))?;
+    read_chains(socket, &request("list chains", GET_CHAIN, 0), table)
+}
+
+pub(super) fn read_chains(
+    socket: &mut Socket,
+    message: &Message,
+    table: &str,
+) -> Result<Vec<Chain>, NetlinkError> {
+    let found = socket.dump(message)?;
     let chains = found.iter().filter_map(|body| {
         let attributes = Attributes(body.get(4..)?);
         Some(Chain {
             table: attributes.text(CHAIN_TABLE)?,
             name: attributes.text(CHAIN_NAME)?,
             comment: attributes.find(CHAIN_USERDATA).and_then(read_comment),
+            drops: attributes.be32(CHAIN_POLICY) == Some(POLICY_DROP),
         })
     });
     Ok(chains.filter(|chain| chain.table == table).collect())
