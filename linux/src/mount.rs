@@ -170,7 +170,13 @@ impl FsContext {
         result.map_err(|errno| {
             let error = io::Error::from(errno);
             match self.message() {
-                Some(message) => io::Error::new(error.kind(), Explained { error, message }),
+                Some(message) => io::Error::new(
+                    error.kind(),
+                    Explained {
+                        source: error,
+                        message,
+                    },
+                ),
                 None => error,
             }
         })
@@ -190,9 +196,9 @@ impl FsContext {
 
 /// An error of the mount API with the kernel's own words.
 #[derive(Debug, thiserror::Error)]
-#[error("{error}: {message}")]
+#[error("{message}")]
 struct Explained {
-    error: io::Error,
+    source: io::Error,
     message: String,
 }
 

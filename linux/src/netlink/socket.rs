@@ -39,13 +39,15 @@ pub enum Protocol {
 }
 
 /// One request that the kernel refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{label}{}", .text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
 pub struct Refusal {
     /// Position in the batch.
     pub index: usize,
     /// What the request was to do.
     pub label: &'static str,
     /// The reason.
+    #[source]
     pub errno: Errno,
     /// The kernel's own words, when it has any.
     pub text: Option<String>,
@@ -54,10 +56,10 @@ pub struct Refusal {
 /// Talking to the kernel failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
-    /// No socket.
+    /// There is no socket.
     #[error("open a netlink socket")]
     Open(#[source] Errno),
-    /// A request did not leave.
+    /// A request could not be sent.
     #[error("{label}: send the netlink request")]
     Send {
         /// What the request was to do.
@@ -69,13 +71,13 @@ pub enum NetlinkError {
     /// No answer came.
     #[error("receive the netlink answer")]
     Receive(#[source] Errno),
-    /// The kernel said no.
-    #[error("{}: {}{}", .0.label, .0.errno.desc(), .0.text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    /// The kernel refused a request.
+    #[error(transparent)]
     Refused(Refusal),
-    /// A name or list in the request is longer than netlink can say.
+    /// A name or list in the request is longer than a netlink attribute can be.
     #[error("{0}: a value is too long for netlink")]
     TooLong(&'static str),
-    /// The answer is cut or makes no sense.
+    /// The answer is cut off or breaks the format.
     #[error("a netlink answer is malformed")]
     Malformed,
     /// The list changed faster than it could be read.
@@ -88,12 +90,17 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused(refusal) => Some(refusal.errno),
-            _ => None,
+            Self::Open(_)
+            | Self::Send { .. }
+            | Self::Receive(_)
+            | Self::TooLong(_)
+            | Self::Malformed
+            | Self::Unstable(_) => None,
         }
     }
 }
 
-/// A netlink socket, bound for ever to the network namespace it was opened in.
+/// A netlink socket, bound for its whole life to the network namespace it was opened in.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,

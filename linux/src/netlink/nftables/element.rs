@@ -1,7 +1,7 @@
 //! Elements of sets and maps, each with a comment that names its owner.
 
 use super::super::{Attributes, Message, NetlinkError, Socket};
-use super::object::{comment, read_comment};
+use super::comment::{comment, read_comment};
 use super::{CREATE, EXCLUSIVE, request};
 use nix::errno::Errno;
 

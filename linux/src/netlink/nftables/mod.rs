@@ -4,16 +4,18 @@
 //! [`Generation`] it is also a compare-and-swap: refused with `ERESTART` when the ruleset changed since that was read.
 //! Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h.
 
+mod comment;
 mod element;
 mod expression;
 mod object;
 mod rule;
 
+pub use comment::comment;
 pub use element::{Data, Element, elements_add, elements_delete, elements_list, elements_read};
 pub use expression::{Base, CtKey, Expressions, MetaKey, Register, Verdict};
 pub use object::{
     BaseChain, Chain, ChainKind, Hook, Set, SetKind, add_chain, add_rule, add_set, add_table, chains,
-    comment, delete_chain, delete_set, delete_table, flush_chain, set_names,
+    delete_chain, delete_set, delete_table, flush_chain, set_names,
 };
 pub use rule::{Family, Rule};
 

@@ -4,9 +4,9 @@
 //! it would write it itself: see [`Expressions::iptables_state`](super::Expressions::iptables_state).
 
 use super::super::{Attributes, Message, NetlinkError, Socket};
+use super::comment::read_comment;
 use super::object::{
     Chain, GET_CHAIN, RULE_CHAIN, RULE_TABLE, RULE_USERDATA, TABLE_NAME, TABLE_USERDATA, read_chains,
-    read_comment,
 };
 use super::{Expressions, add_rule, request};
 use nix::errno::Errno;
