@@ -1,8 +1,23 @@
 //! The variables of the protocol, and which commands need which.
 
-use super::RequestError;
 use crate::identifier::{self, IdentifierError};
 use std::collections::BTreeMap;
+
+/// The variables of the environment are not what the command needs.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// Variables that the command needs are not set.
+    #[error("required env variables [{0}] missing")]
+    Missing(String),
+    /// A variable has a value that it may not have.
+    #[error("{name}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong.
+        source: IdentifierError,
+    },
+}
 
 type Check = fn(&str) -> Result<(), IdentifierError>;
 
@@ -62,7 +77,7 @@ impl Environment {
     }
 
     /// Checks the variables that the command needs.
-    pub(super) fn check(&self, command: &str) -> Result<(), RequestError> {
+    pub(super) fn check(&self, command: &str) -> Result<(), EnvironmentError> {
         let needed = || {
             VARIABLES
                 .iter()
@@ -73,12 +88,12 @@ impl Environment {
             .filter(|name| self.text(name).is_empty())
             .collect();
         if !missing.is_empty() {
-            return Err(RequestError::Missing(missing.join(",")));
+            return Err(EnvironmentError::Missing(missing.join(",")));
         }
         for variable in needed() {
             if let Some(check) = variable.check {
                 let name = variable.name;
-                check(self.text(name)).map_err(|source| RequestError::Variable { name, source })?;
+                check(self.text(name)).map_err(|source| EnvironmentError::Variable { name, source })?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ mod environment;
 mod request;
 
 pub use arguments::{Arguments, ArgumentsError};
-pub use environment::Environment;
+pub use environment::{Environment, EnvironmentError};
 pub use request::{Request, RequestError};
 
 use crate::error::PluginError;
@@ -97,7 +97,7 @@ fn answer<E: Into<PluginError>>(
 ) -> Result<Option<Value>, Failure> {
     let plain = |error: RequestError| (error.into(), None);
     let command = environment.text("CNI_COMMAND").to_owned();
-    environment.check(&command).map_err(plain)?;
+    environment.check(&command).map_err(|error| plain(error.into()))?;
     if command == "VERSION" {
         return Ok(Some(versions()));
     }

@@ -1,6 +1,6 @@
 //! Environment and standard input as one checked request.
 
-use super::{Arguments, Environment};
+use super::{Arguments, Environment, EnvironmentError};
 use crate::config::{ConfigError, NetworkConfig};
 use crate::error::{Code, PluginError};
 use crate::identifier::{self, IdentifierError};
@@ -34,17 +34,9 @@ pub struct Request {
 /// A request cannot be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// Variables that the command needs are not set.
-    #[error("required env variables [{0}] missing")]
-    Missing(String),
-    /// A variable has a value that it may not have.
-    #[error("{name}")]
-    Variable {
-        /// Its name.
-        name: &'static str,
-        /// What is wrong.
-        source: IdentifierError,
-    },
+    /// A variable is missing or wrong.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
     /// Not a command of the protocol.
     #[error("unknown CNI_COMMAND: {0}")]
     Command(String),
@@ -82,7 +74,7 @@ pub enum RequestError {
 impl RequestError {
     fn code(&self) -> Code {
         match self {
-            Self::Missing(_) | Self::Variable { .. } | Self::Command(_) => Code::INVALID_ENVIRONMENT,
+            Self::Environment(_) | Self::Command(_) => Code::INVALID_ENVIRONMENT,
             Self::Stdin(_) => Code::IO_FAILURE,
             Self::Config(_) | Self::NameType => Code::DECODING_FAILURE,
             Self::NoName | Self::Name(_) => Code::INVALID_CONFIG,
@@ -103,8 +95,7 @@ impl From<RequestError> for PluginError {
                     ours.join(" ")
                 ))
             }
-            RequestError::Missing(_)
-            | RequestError::Variable { .. }
+            RequestError::Environment(_)
             | RequestError::Command(_)
             | RequestError::Stdin(_)
             | RequestError::Config(_)
