@@ -7,7 +7,7 @@ use coracle_cri_api::runtime_v1::{ContainerState, PodSandbox};
 use rustix::process::{Signal, kill_process};
 use thiserror::Error;
 
-use super::daemon::{Daemon, DaemonError};
+use super::client::{Client, ClientError};
 use super::plan::{GRACE_ANNOTATION, PLAYED_LABEL, Place};
 use super::play::directory::{self, DirectoryError, PodDirectory};
 use super::play::end::{self, Running};
@@ -39,16 +39,16 @@ pub(crate) enum DownError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
-    Daemon(#[from] DaemonError),
+    Client(#[from] ClientError),
     #[error(transparent)]
     Sweep(#[from] PlayError),
 }
 
-pub(crate) async fn run(daemon: &Daemon, data: &Path, arguments: &Arguments) -> Result<u8, DownError> {
-    let found = pods::find(daemon, &arguments.namespace, &arguments.name).await;
+pub(crate) async fn run(client: &Client, data: &Path, arguments: &Arguments) -> Result<u8, DownError> {
+    let found = pods::find(client, &arguments.namespace, &arguments.name).await;
     if found.is_err() {
         // The daemon may have forgotten a pod whose directory is still there.
-        play::sweep(daemon, data).await?;
+        play::sweep(client, data).await?;
     }
     let sandbox = found?;
     if sandbox
@@ -64,7 +64,7 @@ pub(crate) async fn run(daemon: &Daemon, data: &Path, arguments: &Arguments) -> 
     {
         return Ok(0);
     }
-    remove(daemon, &sandbox, grace).await?;
+    remove(client, &sandbox, grace).await?;
     if let Some(directory) = directory_of(&sandbox, data).map(|path| PodDirectory::take_over(&path)) {
         directory?.map_or(Ok(()), PodDirectory::remove)?;
     }
@@ -121,10 +121,10 @@ fn is_played(directory: &Path) -> bool {
     directory.exists() && matches!(PodDirectory::take_over(directory), Ok(None))
 }
 
-async fn remove(daemon: &Daemon, sandbox: &PodSandbox, grace: Duration) -> Result<(), DownError> {
+async fn remove(client: &Client, sandbox: &PodSandbox, grace: Duration) -> Result<(), DownError> {
     let voice = Voice::new(pods::pod_name(sandbox), false);
     let mut stop = Stop::listen().map_err(|source| DownError::Signals { source })?;
-    let containers = daemon.list_containers(Some(&sandbox.id)).await?;
+    let containers = client.list_containers(Some(&sandbox.id)).await?;
     let running = containers
         .iter()
         .filter(|container| container.state() == ContainerState::ContainerRunning);
@@ -133,7 +133,7 @@ async fn remove(daemon: &Daemon, sandbox: &PodSandbox, grace: Duration) -> Resul
         id: container.id.clone(),
         sidecar: false,
     });
-    end::stop_containers(daemon, running.collect(), grace, &mut stop, &voice).await;
-    end::remove_sandbox(daemon, &sandbox.id).await?;
+    end::stop_containers(client, running.collect(), grace, &mut stop, &voice).await;
+    end::remove_sandbox(client, &sandbox.id).await?;
     Ok(())
 }

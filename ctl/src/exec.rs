@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::daemon::{Daemon, DaemonError};
+use super::client::{Client, ClientError};
 use super::pods::{self, FindError};
 use super::table;
 
@@ -32,18 +32,18 @@ pub(crate) enum ExecError {
     #[error(transparent)]
     Find(#[from] FindError),
     #[error(transparent)]
-    Daemon(#[from] DaemonError),
+    Client(#[from] ClientError),
     #[error("write the command's output")]
     Write(#[from] io::Error),
 }
 
-pub(crate) async fn run(daemon: &Daemon, arguments: Arguments) -> Result<u8, ExecError> {
-    let sandbox = pods::find(daemon, &arguments.namespace, &arguments.pod).await?;
-    let container = pods::find_container(daemon, &sandbox, &arguments.container).await?;
+pub(crate) async fn run(client: &Client, arguments: Arguments) -> Result<u8, ExecError> {
+    let sandbox = pods::find(client, &arguments.namespace, &arguments.pod).await?;
+    let container = pods::find_container(client, &sandbox, &arguments.container).await?;
     let timeout = arguments
         .timeout
         .map(|seconds| Duration::from_secs(seconds.into()));
-    let answer = daemon
+    let answer = client
         .exec_sync(&arguments.container, &container.id, arguments.command, timeout)
         .await?;
     table::unless_closed(io::stdout().write_all(&answer.stdout))?;

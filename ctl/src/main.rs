@@ -8,7 +8,7 @@
 //!    +---- CRI on a unix socket ----> coracled
 //! ```
 
-mod daemon;
+mod client;
 mod down;
 mod exec;
 mod image;
@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use daemon::{Address, Daemon};
+use client::{Address, Client};
 
 /// Runs and shows pods on this machine through coracled.
 #[derive(Debug, Parser)]
@@ -81,14 +81,14 @@ fn main() -> ExitCode {
 
 /// One command; its exit code.
 async fn run(arguments: Arguments) -> Result<u8, Box<dyn std::error::Error>> {
-    let daemon = Daemon::new(&arguments.address);
+    let client = Client::new(&arguments.address);
     Ok(match arguments.command {
-        Command::Play(command) => play::run(daemon, &arguments.data, command).await?,
-        Command::Down(command) => down::run(&daemon, &arguments.data, &command).await?,
-        Command::Ps(command) => ps::run(&daemon, &command).await?,
-        Command::Exec(command) => exec::run(&daemon, command).await?,
-        Command::Logs(command) => logs::run(&daemon, &command).await?,
-        Command::Image(command) => image::run(&daemon, command).await?,
+        Command::Play(command) => play::run(client, &arguments.data, command).await?,
+        Command::Down(command) => down::run(&client, &arguments.data, &command).await?,
+        Command::Ps(command) => ps::run(&client, &command).await?,
+        Command::Exec(command) => exec::run(&client, command).await?,
+        Command::Logs(command) => logs::run(&client, &command).await?,
+        Command::Image(command) => image::run(&client, command).await?,
     })
 }
 

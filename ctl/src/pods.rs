@@ -3,7 +3,7 @@
 use coracle_cri_api::runtime_v1::{Container, PodSandbox, PodSandboxState};
 use thiserror::Error;
 
-use super::daemon::{Daemon, DaemonError};
+use super::client::{Client, ClientError};
 
 /// Why a name does not lead to one pod or container.
 #[derive(Debug, Error)]
@@ -17,12 +17,12 @@ pub(crate) enum FindError {
         existing: Vec<String>,
     },
     #[error(transparent)]
-    Daemon(#[from] DaemonError),
+    Client(#[from] ClientError),
 }
 
 /// The pod of this name: one that is ready before one that is not, the youngest first.
-pub(crate) async fn find(daemon: &Daemon, namespace: &str, name: &str) -> Result<PodSandbox, FindError> {
-    let sandboxes = daemon.list_sandboxes().await?;
+pub(crate) async fn find(client: &Client, namespace: &str, name: &str) -> Result<PodSandbox, FindError> {
+    let sandboxes = client.list_sandboxes().await?;
     let ready = |sandbox: &PodSandbox| sandbox.state() == PodSandboxState::SandboxReady;
     let named = sandboxes
         .into_iter()
@@ -37,11 +37,11 @@ pub(crate) async fn find(daemon: &Daemon, namespace: &str, name: &str) -> Result
 
 /// The latest attempt of container `name` in the sandbox.
 pub(crate) async fn find_container(
-    daemon: &Daemon,
+    client: &Client,
     sandbox: &PodSandbox,
     name: &str,
 ) -> Result<Container, FindError> {
-    let containers = daemon.list_containers(Some(&sandbox.id)).await?;
+    let containers = client.list_containers(Some(&sandbox.id)).await?;
     let mut existing: Vec<String> = containers
         .iter()
         .map(|container| container_name(container).to_owned())

@@ -6,7 +6,7 @@ use coracle_cri_api::runtime_v1::{Container, ContainerState, PodSandbox, PodSand
 use serde::Serialize;
 use thiserror::Error;
 
-use super::daemon::{Daemon, DaemonError};
+use super::client::{Client, ClientError};
 use super::pods::{container_name, pod_name};
 use super::table;
 
@@ -27,7 +27,7 @@ enum Output {
 #[derive(Debug, Error)]
 pub(crate) enum PsError {
     #[error(transparent)]
-    Daemon(#[from] DaemonError),
+    Client(#[from] ClientError),
     #[error("write the list")]
     Write(#[from] io::Error),
     #[error("write the list as JSON")]
@@ -61,14 +61,14 @@ struct ContainerRow {
     reason: Option<String>,
 }
 
-pub(crate) async fn run(daemon: &Daemon, arguments: &Arguments) -> Result<u8, PsError> {
+pub(crate) async fn run(client: &Client, arguments: &Arguments) -> Result<u8, PsError> {
     let mut pods = Vec::new();
-    let mut containers = daemon.list_containers(None).await?;
+    let mut containers = client.list_containers(None).await?;
     containers.sort_by_key(|container| container.created_at);
-    let mut sandboxes = daemon.list_sandboxes().await?;
+    let mut sandboxes = client.list_sandboxes().await?;
     sandboxes.sort_by_key(|sandbox| sandbox.created_at);
     for sandbox in sandboxes {
-        pods.push(pod_row(daemon, &sandbox, &containers).await?);
+        pods.push(pod_row(client, &sandbox, &containers).await?);
     }
     let mut out = io::stdout().lock();
     match arguments.output {
@@ -82,10 +82,10 @@ pub(crate) async fn run(daemon: &Daemon, arguments: &Arguments) -> Result<u8, Ps
 }
 
 async fn pod_row(
-    daemon: &Daemon,
+    client: &Client,
     sandbox: &PodSandbox,
     containers: &[Container],
-) -> Result<PodRow, DaemonError> {
+) -> Result<PodRow, ClientError> {
     let mut row = PodRow {
         name: pod_name(sandbox).to_owned(),
         namespace: sandbox
@@ -99,21 +99,21 @@ async fn pod_row(
             PodSandboxState::SandboxNotready => "NotReady",
         },
         created_at: sandbox.created_at,
-        ips: addresses(daemon, &sandbox.id).await?,
+        ips: addresses(client, &sandbox.id).await?,
         containers: Vec::new(),
     };
     for container in containers
         .iter()
         .filter(|container| container.pod_sandbox_id == sandbox.id)
     {
-        row.containers.push(container_row(daemon, container).await?);
+        row.containers.push(container_row(client, container).await?);
     }
     Ok(row)
 }
 
 /// The pod's addresses; none when the pod went away meanwhile.
-async fn addresses(daemon: &Daemon, sandbox: &str) -> Result<Vec<String>, DaemonError> {
-    let status = match daemon.sandbox_status(sandbox).await {
+async fn addresses(client: &Client, sandbox: &str) -> Result<Vec<String>, ClientError> {
+    let status = match client.sandbox_status(sandbox).await {
         Err(error) if error.is_not_found() => None,
         other => other?,
     };
@@ -124,9 +124,9 @@ async fn addresses(daemon: &Daemon, sandbox: &str) -> Result<Vec<String>, Daemon
     Ok(all.filter(|ip| !ip.is_empty()).collect())
 }
 
-async fn container_row(daemon: &Daemon, container: &Container) -> Result<ContainerRow, DaemonError> {
+async fn container_row(client: &Client, container: &Container) -> Result<ContainerRow, ClientError> {
     let ended = container.state() == ContainerState::ContainerExited;
-    let status = match daemon.container_status(&container.id).await {
+    let status = match client.container_status(&container.id).await {
         Err(error) if error.is_not_found() => None,
         other => other?,
     };

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::super::daemon::Daemon;
+use super::super::client::Client;
 use super::super::table;
 use super::ImageError;
 
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     file: PathBuf,
 }
 
-pub(super) async fn run(daemon: &Daemon, arguments: Arguments) -> Result<u8, ImageError> {
+pub(super) async fn run(client: &Client, arguments: Arguments) -> Result<u8, ImageError> {
     let mut archive = open(&arguments.file).await?;
     let read = |source| ImageError::Read {
         path: arguments.file.clone(),
@@ -44,7 +44,7 @@ pub(super) async fn run(daemon: &Daemon, arguments: Arguments) -> Result<u8, Ima
         sender,
         Arc::clone(&failure),
     ));
-    let result = daemon
+    let result = client
         .import_images(
             &arguments.file.display().to_string(),
             ReceiverStream::new(receiver),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use coracle_cri_api::runtime_v1::Image;
 use serde::Serialize;
 
-use super::super::daemon::Daemon;
+use super::super::client::Client;
 use super::super::table;
 use super::ImageError;
 
@@ -32,8 +32,8 @@ struct Row {
     size: u64,
 }
 
-pub(super) async fn run(daemon: &Daemon, arguments: &Arguments) -> Result<u8, ImageError> {
-    let mut images: Vec<Row> = daemon.list_images().await?.into_iter().map(row).collect();
+pub(super) async fn run(client: &Client, arguments: &Arguments) -> Result<u8, ImageError> {
+    let mut images: Vec<Row> = client.list_images().await?.into_iter().map(row).collect();
     images.sort_by(|a, b| (&a.tags, &a.id).cmp(&(&b.tags, &b.id)));
     let mut out = io::stdout().lock();
     match arguments.output {

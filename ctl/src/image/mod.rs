@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::daemon::{Daemon, DaemonError};
+use super::client::{Client, ClientError};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -29,18 +29,18 @@ pub(crate) enum ImageError {
     #[error("there is no image {0:?}")]
     NoImage(String),
     #[error(transparent)]
-    Daemon(#[from] DaemonError),
+    Client(#[from] ClientError),
     #[error("write the result")]
     Write(#[from] io::Error),
     #[error("write the list as JSON")]
     Json(#[from] serde_json::Error),
 }
 
-pub(crate) async fn run(daemon: &Daemon, command: Command) -> Result<u8, ImageError> {
+pub(crate) async fn run(client: &Client, command: Command) -> Result<u8, ImageError> {
     match command {
-        Command::Import(arguments) => import::run(daemon, arguments).await,
-        Command::Pull(arguments) => pull::run(daemon, &arguments).await,
-        Command::Ls(arguments) => ls::run(daemon, &arguments).await,
-        Command::Rm(arguments) => rm::run(daemon, &arguments).await,
+        Command::Import(arguments) => import::run(client, arguments).await,
+        Command::Pull(arguments) => pull::run(client, &arguments).await,
+        Command::Ls(arguments) => ls::run(client, &arguments).await,
+        Command::Rm(arguments) => rm::run(client, &arguments).await,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::super::daemon::Daemon;
+use super::super::client::Client;
 use super::super::table;
 use super::ImageError;
 
@@ -13,8 +13,8 @@ pub(crate) struct Arguments {
     reference: String,
 }
 
-pub(super) async fn run(daemon: &Daemon, arguments: &Arguments) -> Result<u8, ImageError> {
-    let id = daemon.pull_image(&arguments.reference, None).await?;
+pub(super) async fn run(client: &Client, arguments: &Arguments) -> Result<u8, ImageError> {
+    let id = client.pull_image(&arguments.reference, None).await?;
     table::unless_closed(writeln!(
         io::stdout(),
         "{} {}",

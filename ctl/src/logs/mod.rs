@@ -10,7 +10,7 @@ use std::time::Duration;
 use coracle_cri_api::runtime_v1::ContainerState;
 use thiserror::Error;
 
-use super::daemon::{Daemon, DaemonError};
+use super::client::{Client, ClientError};
 use super::pods::{self, FindError};
 
 pub(crate) use line::Stream;
@@ -36,7 +36,7 @@ pub(crate) enum LogsError {
     #[error(transparent)]
     Find(#[from] FindError),
     #[error(transparent)]
-    Daemon(#[from] DaemonError),
+    Client(#[from] ClientError),
     #[error("container {0:?} has no log file")]
     NoLog(String),
     #[error("read {}", path.display())]
@@ -45,10 +45,10 @@ pub(crate) enum LogsError {
     Write(#[from] io::Error),
 }
 
-pub(crate) async fn run(daemon: &Daemon, arguments: &Arguments) -> Result<u8, LogsError> {
-    let sandbox = pods::find(daemon, &arguments.namespace, &arguments.pod).await?;
-    let container = pods::find_container(daemon, &sandbox, &arguments.container).await?;
-    let status = daemon.container_status(&container.id).await?;
+pub(crate) async fn run(client: &Client, arguments: &Arguments) -> Result<u8, LogsError> {
+    let sandbox = pods::find(client, &arguments.namespace, &arguments.pod).await?;
+    let container = pods::find_container(client, &sandbox, &arguments.container).await?;
+    let status = client.container_status(&container.id).await?;
     let path = status
         .map(|status| status.log_path)
         .filter(|path| !path.is_empty());
@@ -56,7 +56,7 @@ pub(crate) async fn run(daemon: &Daemon, arguments: &Arguments) -> Result<u8, Lo
     let mut tail = Tail::new(&path);
     loop {
         // The state is asked first: what was written before the end is there to be read.
-        let goes_on = arguments.follow && is_running(daemon, &container.id).await?;
+        let goes_on = arguments.follow && is_running(client, &container.id).await?;
         match print_new(&mut tail, &path, !goes_on)? {
             Printed::NobodyReads => return Ok(0),
             Printed::All if !goes_on => return Ok(0),
@@ -112,8 +112,8 @@ fn print(stream: Stream, text: &[u8]) -> io::Result<()> {
     }
 }
 
-async fn is_running(daemon: &Daemon, id: &str) -> Result<bool, DaemonError> {
-    match daemon.container_status(id).await {
+async fn is_running(client: &Client, id: &str) -> Result<bool, ClientError> {
+    match client.container_status(id).await {
         Err(error) if error.is_not_found() => Ok(false),
         status => Ok(status?.is_some_and(|status| status.state() == ContainerState::ContainerRunning)),
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use coracle_cri_api::runtime_v1::{ContainerState, PodSandboxState};
 
-use super::super::daemon::{Daemon, DaemonError};
+use super::super::client::{Client, ClientError};
 use super::super::plan::{ContainerPlan, Facts, PodPlan, log_path};
 use super::super::pods;
 use super::PlayError;
@@ -29,7 +29,7 @@ const LAST_WORDS: usize = 4096;
 /// A pod whose sandbox runs.
 #[derive(Debug)]
 pub(super) struct Driver<'a> {
-    daemon: &'a Daemon,
+    client: &'a Client,
     plan: &'a PodPlan,
     voice: &'a Voice,
     sandbox: String,
@@ -56,7 +56,7 @@ struct Member<'a> {
 impl<'a> Driver<'a> {
     /// `images` in the order of the plan's containers.
     pub(super) fn new(
-        daemon: &'a Daemon,
+        client: &'a Client,
         plan: &'a PodPlan,
         voice: &'a Voice,
         sandbox: String,
@@ -78,7 +78,7 @@ impl<'a> Driver<'a> {
         };
         let members = all.zip(images).map(member).collect();
         Driver {
-            daemon,
+            client,
             plan,
             voice,
             sandbox,
@@ -127,7 +127,7 @@ impl<'a> Driver<'a> {
             id: id.to_owned(),
             sidecar: role(name) == Some(Role::Sidecar),
         };
-        let Ok(mut there) = self.daemon.list_containers(Some(&self.sandbox)).await else {
+        let Ok(mut there) = self.client.list_containers(Some(&self.sandbox)).await else {
             return self
                 .running()
                 .map(|(member, id)| running(&member.plan.name, id))
@@ -162,9 +162,9 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn addresses(&self) -> Result<Vec<String>, DaemonError> {
+    async fn addresses(&self) -> Result<Vec<String>, ClientError> {
         let network = self
-            .daemon
+            .client
             .sandbox_status(&self.sandbox)
             .await?
             .and_then(|status| status.network);
@@ -176,11 +176,11 @@ impl<'a> Driver<'a> {
     }
 
     /// Looks which of the running containers have ended.
-    async fn observe(&mut self) -> Result<(), DaemonError> {
+    async fn observe(&mut self) -> Result<(), ClientError> {
         if self.running().next().is_none() {
             return Ok(());
         }
-        let there = self.daemon.list_containers(Some(&self.sandbox)).await?;
+        let there = self.client.list_containers(Some(&self.sandbox)).await?;
         for index in 0..self.members.len() {
             let Some(Member {
                 slot:
@@ -213,8 +213,8 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    async fn how_it_ended(&self, index: usize, id: &str) -> Result<Option<Ended>, DaemonError> {
-        let status = match self.daemon.container_status(id).await {
+    async fn how_it_ended(&self, index: usize, id: &str) -> Result<Option<Ended>, ClientError> {
+        let status = match self.client.container_status(id).await {
             Err(error) if error.is_not_found() => return Ok(None),
             status => status?,
         };
@@ -259,7 +259,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Whether the sandbox is still there for a restart. (The first start says by itself why it fails.)
-    async fn can_start(&self, index: usize) -> Result<bool, DaemonError> {
+    async fn can_start(&self, index: usize) -> Result<bool, ClientError> {
         if self
             .members
             .get(index)
@@ -267,7 +267,7 @@ impl<'a> Driver<'a> {
         {
             return Ok(true);
         }
-        match self.daemon.sandbox_status(&self.sandbox).await {
+        match self.client.sandbox_status(&self.sandbox).await {
             Ok(status) => Ok(status.is_some_and(|status| status.state() == PodSandboxState::SandboxReady)),
             Err(error) if error.is_not_found() => Ok(false),
             // The daemon is away for a while: starting will say so.
@@ -287,7 +287,7 @@ impl<'a> Driver<'a> {
                 self.started(index, id).await;
                 Ok(())
             }
-            Err(PlayError::Daemon(error)) if error.is_unreachable() => {
+            Err(PlayError::Client(error)) if error.is_unreachable() => {
                 self.report_away(&error);
                 tokio::time::sleep(INTERVAL).await;
                 Ok(())
@@ -322,14 +322,14 @@ impl<'a> Driver<'a> {
         volumes::make_termination_file(name, &member.plan.termination_file)?;
         let sandbox_config = self.plan.sandbox.clone();
         let id = self
-            .daemon
+            .client
             .create_container(name, &self.sandbox, config, sandbox_config)
             .await?;
-        match self.daemon.start_container(name, &id).await {
+        match self.client.start_container(name, &id).await {
             Ok(()) => Ok(id),
             Err(error) => {
                 // The attempt's name must be free for the next one. The first error is the one that matters.
-                let _ = self.daemon.remove_container(name, &id).await;
+                let _ = self.client.remove_container(name, &id).await;
                 Err(error.into())
             }
         }
@@ -351,7 +351,7 @@ impl<'a> Driver<'a> {
         let oldest = member.slot.starts.checked_sub(3);
         if let Some(previous) = member.previous.take() {
             // It stays for as long as it can be looked at; if it cannot be removed now, the sandbox's end removes it.
-            let _ = self.daemon.remove_container(&name, &previous).await;
+            let _ = self.client.remove_container(&name, &previous).await;
         }
         if let Some(oldest) = oldest {
             rotate::remove(&logs.join(log_path(&name, oldest)));
@@ -367,12 +367,12 @@ impl<'a> Driver<'a> {
             let attempt = member.slot.starts.saturating_sub(1);
             let path: PathBuf = self.plan.place.logs().join(log_path(&member.plan.name, attempt));
             if rotate::is_due(&path) {
-                rotate::rotate(self.daemon, &member.plan.name, id, &path, self.voice).await;
+                rotate::rotate(self.client, &member.plan.name, id, &path, self.voice).await;
             }
         }
     }
 
-    fn report_away(&mut self, error: &DaemonError) {
+    fn report_away(&mut self, error: &ClientError) {
         if !self.reported_away {
             self.voice.say(&format!("{error}; waiting for it"));
             self.reported_away = true;

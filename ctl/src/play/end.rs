@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::daemon::{Daemon, DaemonError};
+use super::super::client::{Client, ClientError};
 use super::stop::{Level, Stop};
 use super::voice::Voice;
 
@@ -19,7 +19,7 @@ pub(crate) struct Running {
 /// Stops the containers: first all that are no sidecars, together, then the sidecars one after the other, all within
 /// one grace period. A second wish to stop ends the grace.
 pub(crate) async fn stop_containers(
-    daemon: &Daemon,
+    client: &Client,
     mut running: Vec<Running>,
     grace: Duration,
     stop: &mut Stop,
@@ -33,16 +33,16 @@ pub(crate) async fn stop_containers(
     batches.extend(sidecars.into_iter().map(|sidecar| vec![sidecar]));
     for batch in batches {
         let left = deadline.saturating_duration_since(Instant::now());
-        stop_together(daemon, &batch, whole_seconds(left), stop, voice).await;
+        stop_together(client, &batch, whole_seconds(left), stop, voice).await;
     }
 }
 
 /// Stops and removes the sandbox with all that is in it; the daemon may be away for a while.
-pub(crate) async fn remove_sandbox(daemon: &Daemon, sandbox: &str) -> Result<(), DaemonError> {
+pub(crate) async fn remove_sandbox(client: &Client, sandbox: &str) -> Result<(), ClientError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let result = match daemon.stop_sandbox(sandbox).await {
-            Ok(()) => daemon.remove_sandbox(sandbox).await,
+        let result = match client.stop_sandbox(sandbox).await {
+            Ok(()) => client.remove_sandbox(sandbox).await,
             failed => failed,
         };
         match result {
@@ -56,10 +56,10 @@ pub(crate) async fn remove_sandbox(daemon: &Daemon, sandbox: &str) -> Result<(),
 }
 
 /// Removes the sandbox of the pod `uid`, if there is one: for when the answer to RunPodSandbox never came.
-pub(crate) async fn remove_sandbox_of(daemon: &Daemon, uid: &str) -> Result<(), DaemonError> {
+pub(crate) async fn remove_sandbox_of(client: &Client, uid: &str) -> Result<(), ClientError> {
     let deadline = Instant::now() + PATIENCE;
     let sandboxes = loop {
-        match daemon.list_sandboxes().await {
+        match client.list_sandboxes().await {
             Err(error) if error.is_unreachable() && Instant::now() < deadline => {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -68,7 +68,7 @@ pub(crate) async fn remove_sandbox_of(daemon: &Daemon, uid: &str) -> Result<(), 
     };
     for sandbox in sandboxes {
         if sandbox.metadata.is_some_and(|metadata| metadata.uid == uid) {
-            remove_sandbox(daemon, &sandbox.id).await?;
+            remove_sandbox(client, &sandbox.id).await?;
         }
     }
     Ok(())
@@ -78,10 +78,10 @@ pub(crate) async fn remove_sandbox_of(daemon: &Daemon, uid: &str) -> Result<(), 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
 
-async fn stop_together(daemon: &Daemon, batch: &[Running], grace: Duration, stop: &mut Stop, voice: &Voice) {
+async fn stop_together(client: &Client, batch: &[Running], grace: Duration, stop: &mut Stop, voice: &Voice) {
     let mut tasks = tokio::task::JoinSet::new();
     for container in batch {
-        tasks.spawn(stop_one(daemon.clone(), container.clone(), grace, voice.clone()));
+        tasks.spawn(stop_one(client.clone(), container.clone(), grace, voice.clone()));
     }
     let killed = tokio::select! {
         () = drain(&mut tasks) => return,
@@ -89,7 +89,7 @@ async fn stop_together(daemon: &Daemon, batch: &[Running], grace: Duration, stop
     };
     for container in killed {
         tasks.spawn(stop_one(
-            daemon.clone(),
+            client.clone(),
             container.clone(),
             Duration::ZERO,
             voice.clone(),
@@ -98,8 +98,8 @@ async fn stop_together(daemon: &Daemon, batch: &[Running], grace: Duration, stop
     drain(&mut tasks).await;
 }
 
-async fn stop_one(daemon: Daemon, container: Running, grace: Duration, voice: Voice) {
-    if let Err(error) = daemon.stop_container(&container.name, &container.id, grace).await
+async fn stop_one(client: Client, container: Running, grace: Duration, voice: Voice) {
+    if let Err(error) = client.stop_container(&container.name, &container.id, grace).await
         && !error.is_not_found()
     {
         voice.say(&error.to_string());

@@ -3,7 +3,7 @@
 use coracle_cri_api::runtime_v1::Image;
 use thiserror::Error;
 
-use super::super::daemon::{Daemon, DaemonError};
+use super::super::client::{Client, ClientError};
 use super::super::manifest::ImagePullPolicy;
 use super::super::plan::{ContainerPlan, ImageUser};
 use super::voice::Voice;
@@ -16,7 +16,7 @@ pub(crate) enum EnsureError {
     #[error("container {container}: image {image:?} was pulled and is not here")]
     Vanished { container: String, image: String },
     #[error("container {container}")]
-    Daemon { container: String, source: DaemonError },
+    Client { container: String, source: ClientError },
 }
 
 /// An image that is here.
@@ -28,17 +28,17 @@ pub(super) struct Present {
 
 /// Pulls the container's image where its policy says so.
 pub(super) async fn ensure(
-    daemon: &Daemon,
+    client: &Client,
     plan: &ContainerPlan,
     voice: &Voice,
 ) -> Result<Present, EnsureError> {
     let (container, image) = (plan.name.clone(), plan.image.clone());
-    let failed = |source| EnsureError::Daemon {
+    let failed = |source| EnsureError::Client {
         container: container.clone(),
         source,
     };
     if plan.pull_policy != ImagePullPolicy::Always
-        && let Some(found) = daemon.image_status(&image).await.map_err(failed)?
+        && let Some(found) = client.image_status(&image).await.map_err(failed)?
     {
         return Ok(present(found));
     }
@@ -46,8 +46,8 @@ pub(super) async fn ensure(
         return Err(EnsureError::Never { container, image });
     }
     voice.say(&format!("pulling image {image}"));
-    let id = daemon.pull_image(&image, None).await.map_err(failed)?;
-    let found = daemon.image_status(&id).await.map_err(failed)?;
+    let id = client.pull_image(&image, None).await.map_err(failed)?;
+    let found = client.image_status(&id).await.map_err(failed)?;
     found
         .map(present)
         .ok_or(EnsureError::Vanished { container, image })

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::task::JoinSet;
 
-use super::daemon::{Daemon, DaemonError};
+use super::client::{Client, ClientError};
 use super::manifest::{self, ManifestError};
 use super::plan::{self, Place, PlanError, PodPlan};
 use super::pods;
@@ -73,14 +73,14 @@ pub(crate) enum PlayError {
     #[error(transparent)]
     Volume(#[from] VolumeError),
     #[error(transparent)]
-    Daemon(#[from] DaemonError),
+    Client(#[from] ClientError),
     #[error("a container that is not in the plan was to be started")]
     Internal,
     #[error("a pod's task ended early")]
     Task,
 }
 
-pub(crate) async fn run(daemon: Daemon, data: &Path, arguments: Arguments) -> Result<u8, PlayError> {
+pub(crate) async fn run(client: Client, data: &Path, arguments: Arguments) -> Result<u8, PlayError> {
     if !data.is_absolute() {
         return Err(PlayError::RelativeData {
             path: data.to_owned(),
@@ -89,15 +89,15 @@ pub(crate) async fn run(daemon: Daemon, data: &Path, arguments: Arguments) -> Re
     let plans = read_plans(data, &arguments.file)?;
     // From here on a signal means "stop", not "die".
     let stop = Stop::listen().map_err(|source| PlayError::Signals { source })?;
-    refuse_existing(&daemon, &plans).await?;
-    sweep(&daemon, data).await?;
+    refuse_existing(&client, &plans).await?;
+    sweep(&client, data).await?;
     let several = plans.len() > 1;
     let mut tasks = JoinSet::new();
     for plan in plans {
-        let (daemon, mut stop) = (daemon.clone(), stop.clone());
+        let (client, mut stop) = (client.clone(), stop.clone());
         let voice = Voice::new(&plan.name, several);
         tasks.spawn(async move {
-            let result = pod::play(&daemon, &plan, arguments.follow, &mut stop, &voice).await;
+            let result = pod::play(&client, &plan, arguments.follow, &mut stop, &voice).await;
             voice.say(match &result {
                 Ok(Outcome::Succeeded) => "succeeded, and is removed",
                 Ok(Outcome::Failed) => "failed, and is removed",
@@ -111,8 +111,8 @@ pub(crate) async fn run(daemon: Daemon, data: &Path, arguments: Arguments) -> Re
 }
 
 /// Removes the directories of pods whose `play` was killed and which the daemon does not know any more.
-pub(crate) async fn sweep(daemon: &Daemon, data: &Path) -> Result<(), PlayError> {
-    let known: HashSet<String> = daemon
+pub(crate) async fn sweep(client: &Client, data: &Path) -> Result<(), PlayError> {
+    let known: HashSet<String> = client
         .list_sandboxes()
         .await?
         .into_iter()
@@ -180,8 +180,8 @@ fn read_manifest(file: &Path) -> Result<String, PlayError> {
     Ok(text)
 }
 
-async fn refuse_existing(daemon: &Daemon, plans: &[PodPlan]) -> Result<(), PlayError> {
-    let there = daemon.list_sandboxes().await?;
+async fn refuse_existing(client: &Client, plans: &[PodPlan]) -> Result<(), PlayError> {
+    let there = client.list_sandboxes().await?;
     let exists = |plan: &&PodPlan| {
         there
             .iter()

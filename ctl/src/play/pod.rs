@@ -4,7 +4,7 @@
 //! images -> directory, volumes -> RunPodSandbox -> containers ... -> stop -> StopPodSandbox, RemovePodSandbox -> directory
 //! ```
 
-use super::super::daemon::Daemon;
+use super::super::client::Client;
 use super::super::plan::PodPlan;
 use super::directory::PodDirectory;
 use super::driver::Driver;
@@ -27,7 +27,7 @@ pub(super) enum Outcome {
 
 /// Plays the pod until it ends or is stopped; whatever happens, it is gone afterwards.
 pub(super) async fn play(
-    daemon: &Daemon,
+    client: &Client,
     plan: &PodPlan,
     follow: bool,
     stop: &mut Stop,
@@ -36,34 +36,34 @@ pub(super) async fn play(
     let mut here = Vec::new();
     for container in plan.all_containers() {
         tokio::select! {
-            image = images::ensure(daemon, container, voice) => here.push(image?),
+            image = images::ensure(client, container, voice) => here.push(image?),
             () = stop.reached(Level::Stop) => return Ok(Outcome::Stopped),
         }
     }
     let directory = PodDirectory::create(&plan.place)?;
     let result = match volumes::prepare(plan) {
-        Ok(()) => play_sandbox(daemon, plan, here, follow, stop, voice).await,
+        Ok(()) => play_sandbox(client, plan, here, follow, stop, voice).await,
         Err(error) => Err(error.into()),
     };
     first_error(result, directory.remove(), voice)
 }
 
 async fn play_sandbox(
-    daemon: &Daemon,
+    client: &Client,
     plan: &PodPlan,
     images: Vec<images::Present>,
     follow: bool,
     stop: &mut Stop,
     voice: &Voice,
 ) -> Result<Outcome, PlayError> {
-    let sandbox = match daemon.run_sandbox(&plan.name, plan.sandbox.clone()).await {
+    let sandbox = match client.run_sandbox(&plan.name, plan.sandbox.clone()).await {
         Ok(sandbox) => sandbox,
         Err(error) => {
-            let removed = end::remove_sandbox_of(daemon, &plan.place.uid).await;
+            let removed = end::remove_sandbox_of(client, &plan.place.uid).await;
             return first_error(Err(error.into()), removed, voice);
         }
     };
-    let mut driver = Driver::new(daemon, plan, voice, sandbox.clone(), images, follow);
+    let mut driver = Driver::new(client, plan, voice, sandbox.clone(), images, follow);
     let mut grace = plan.grace;
     let result = tokio::select! {
         end = driver.run() => end.map(|end| if end == End::Succeeded { Outcome::Succeeded } else { Outcome::Failed }),
@@ -78,9 +78,9 @@ async fn play_sandbox(
         }
     };
     let running = driver.to_stop().await;
-    end::stop_containers(daemon, running, grace, stop, voice).await;
+    end::stop_containers(client, running, grace, stop, voice).await;
     driver.finish_logs().await;
-    let removed = end::remove_sandbox(daemon, &sandbox).await;
+    let removed = end::remove_sandbox(client, &sandbox).await;
     first_error(result, removed, voice)
 }
 

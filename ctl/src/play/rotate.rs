@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::daemon::Daemon;
+use super::super::client::Client;
 use super::voice::Voice;
 
 /// How often the sizes are looked at.
@@ -18,13 +18,13 @@ pub(super) fn is_due(path: &Path) -> bool {
 
 /// Renames the file and has the pod's shim begin a new one. If that fails the old name comes back, so that nothing is
 /// written where nobody looks.
-pub(super) async fn rotate(daemon: &Daemon, container: &str, id: &str, path: &Path, voice: &Voice) {
+pub(super) async fn rotate(client: &Client, container: &str, id: &str, path: &Path, voice: &Voice) {
     let old = old_name(path);
     if let Err(error) = fs::rename(path, &old) {
         voice.say(&format!("log of container {container} is not rotated: {error}"));
         return;
     }
-    if let Err(error) = daemon.reopen_log(container, id).await {
+    if let Err(error) = client.reopen_log(container, id).await {
         let back = if path.exists() {
             Ok(())
         } else {

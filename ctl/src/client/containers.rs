@@ -9,9 +9,9 @@ use coracle_cri_api::runtime_v1::{
 };
 
 use super::pods::QUICK;
-use super::{CALL_TIMEOUT, Daemon, DaemonError, request};
+use super::{CALL_TIMEOUT, Client, ClientError, request};
 
-impl Daemon {
+impl Client {
     /// Creates a container called `name` in the sandbox; its id.
     pub(crate) async fn create_container(
         &self,
@@ -19,7 +19,7 @@ impl Daemon {
         sandbox: &str,
         config: ContainerConfig,
         sandbox_config: PodSandboxConfig,
-    ) -> Result<String, DaemonError> {
+    ) -> Result<String, ClientError> {
         let message = CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
             config: Some(config),
@@ -32,7 +32,7 @@ impl Daemon {
         Ok(self.answer("CreateContainer", name, result)?.container_id)
     }
 
-    pub(crate) async fn start_container(&self, name: &str, id: &str) -> Result<(), DaemonError> {
+    pub(crate) async fn start_container(&self, name: &str, id: &str) -> Result<(), ClientError> {
         let message = StartContainerRequest {
             container_id: id.to_owned(),
         };
@@ -49,7 +49,7 @@ impl Daemon {
         name: &str,
         id: &str,
         grace: Duration,
-    ) -> Result<(), DaemonError> {
+    ) -> Result<(), ClientError> {
         let timeout = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
         let message = StopContainerRequest {
             container_id: id.to_owned(),
@@ -62,7 +62,7 @@ impl Daemon {
         self.answer("StopContainer", name, result).map(drop)
     }
 
-    pub(crate) async fn remove_container(&self, name: &str, id: &str) -> Result<(), DaemonError> {
+    pub(crate) async fn remove_container(&self, name: &str, id: &str) -> Result<(), ClientError> {
         let message = RemoveContainerRequest {
             container_id: id.to_owned(),
         };
@@ -74,7 +74,7 @@ impl Daemon {
     }
 
     /// All containers, or those of one sandbox.
-    pub(crate) async fn list_containers(&self, sandbox: Option<&str>) -> Result<Vec<Container>, DaemonError> {
+    pub(crate) async fn list_containers(&self, sandbox: Option<&str>) -> Result<Vec<Container>, ClientError> {
         let filter = sandbox.map(|id| ContainerFilter {
             pod_sandbox_id: id.to_owned(),
             ..ContainerFilter::default()
@@ -87,7 +87,7 @@ impl Daemon {
     }
 
     /// None when the daemon leaves the status out.
-    pub(crate) async fn container_status(&self, id: &str) -> Result<Option<ContainerStatus>, DaemonError> {
+    pub(crate) async fn container_status(&self, id: &str) -> Result<Option<ContainerStatus>, ClientError> {
         let message = ContainerStatusRequest {
             container_id: id.to_owned(),
             verbose: false,
@@ -96,7 +96,7 @@ impl Daemon {
         Ok(self.answer("ContainerStatus", id, result)?.status)
     }
 
-    pub(crate) async fn reopen_log(&self, name: &str, id: &str) -> Result<(), DaemonError> {
+    pub(crate) async fn reopen_log(&self, name: &str, id: &str) -> Result<(), ClientError> {
         let message = ReopenContainerLogRequest {
             container_id: id.to_owned(),
         };
@@ -111,7 +111,7 @@ impl Daemon {
         id: &str,
         cmd: Vec<String>,
         timeout: Option<Duration>,
-    ) -> Result<ExecSyncResponse, DaemonError> {
+    ) -> Result<ExecSyncResponse, ClientError> {
         let seconds = timeout.map_or(0, |timeout| i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX));
         let message = ExecSyncRequest {
             container_id: id.to_owned(),

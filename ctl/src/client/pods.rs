@@ -7,15 +7,15 @@ use coracle_cri_api::runtime_v1::{
     RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
 };
 
-use super::{CALL_TIMEOUT, Daemon, DaemonError, request};
+use super::{CALL_TIMEOUT, Client, ClientError, request};
 
-impl Daemon {
+impl Client {
     /// Runs the sandbox of `pod`; its id.
     pub(crate) async fn run_sandbox(
         &self,
         pod: &str,
         config: PodSandboxConfig,
-    ) -> Result<String, DaemonError> {
+    ) -> Result<String, ClientError> {
         // CNI plugins may take their time; the kubelet grants twice the usual time as well.
         let timeout = CALL_TIMEOUT * 2;
         let message = RunPodSandboxRequest {
@@ -26,7 +26,7 @@ impl Daemon {
         Ok(self.answer("RunPodSandbox", pod, result)?.pod_sandbox_id)
     }
 
-    pub(crate) async fn stop_sandbox(&self, id: &str) -> Result<(), DaemonError> {
+    pub(crate) async fn stop_sandbox(&self, id: &str) -> Result<(), ClientError> {
         let message = StopPodSandboxRequest {
             pod_sandbox_id: id.to_owned(),
         };
@@ -38,7 +38,7 @@ impl Daemon {
     }
 
     /// Removes the sandbox and every container in it.
-    pub(crate) async fn remove_sandbox(&self, id: &str) -> Result<(), DaemonError> {
+    pub(crate) async fn remove_sandbox(&self, id: &str) -> Result<(), ClientError> {
         let message = RemovePodSandboxRequest {
             pod_sandbox_id: id.to_owned(),
         };
@@ -50,7 +50,7 @@ impl Daemon {
     }
 
     /// None when the daemon leaves the status out.
-    pub(crate) async fn sandbox_status(&self, id: &str) -> Result<Option<PodSandboxStatus>, DaemonError> {
+    pub(crate) async fn sandbox_status(&self, id: &str) -> Result<Option<PodSandboxStatus>, ClientError> {
         let message = PodSandboxStatusRequest {
             pod_sandbox_id: id.to_owned(),
             verbose: false,
@@ -59,7 +59,7 @@ impl Daemon {
         Ok(self.answer("PodSandboxStatus", id, result)?.status)
     }
 
-    pub(crate) async fn list_sandboxes(&self) -> Result<Vec<PodSandbox>, DaemonError> {
+    pub(crate) async fn list_sandboxes(&self) -> Result<Vec<PodSandbox>, ClientError> {
         let result = self
             .runtime()
             .list_pod_sandbox(request(ListPodSandboxRequest::default(), QUICK))

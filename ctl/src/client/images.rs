@@ -8,15 +8,15 @@ use coracle_cri_api::runtime_v1::{
 use tokio_stream::Stream;
 
 use super::pods::QUICK;
-use super::{CALL_TIMEOUT, Daemon, DaemonError, request};
+use super::{CALL_TIMEOUT, Client, ClientError, request};
 
-impl Daemon {
+impl Client {
     /// Pulls `reference`, as long as that takes; the image's id. Dropping the future cancels the pull.
     pub(crate) async fn pull_image(
         &self,
         reference: &str,
         sandbox_config: Option<PodSandboxConfig>,
-    ) -> Result<String, DaemonError> {
+    ) -> Result<String, ClientError> {
         let message = PullImageRequest {
             image: Some(spec(reference)),
             auth: None,
@@ -27,7 +27,7 @@ impl Daemon {
     }
 
     /// None when the image is not here.
-    pub(crate) async fn image_status(&self, reference: &str) -> Result<Option<Image>, DaemonError> {
+    pub(crate) async fn image_status(&self, reference: &str) -> Result<Option<Image>, ClientError> {
         let message = ImageStatusRequest {
             image: Some(spec(reference)),
             verbose: false,
@@ -36,7 +36,7 @@ impl Daemon {
         Ok(self.answer("ImageStatus", reference, result)?.image)
     }
 
-    pub(crate) async fn list_images(&self) -> Result<Vec<Image>, DaemonError> {
+    pub(crate) async fn list_images(&self) -> Result<Vec<Image>, ClientError> {
         let result = self
             .images()
             .list_images(request(ListImagesRequest::default(), QUICK))
@@ -44,7 +44,7 @@ impl Daemon {
         Ok(self.answer("ListImages", "", result)?.images)
     }
 
-    pub(crate) async fn remove_image(&self, reference: &str) -> Result<(), DaemonError> {
+    pub(crate) async fn remove_image(&self, reference: &str) -> Result<(), ClientError> {
         let message = RemoveImageRequest {
             image: Some(spec(reference)),
         };
@@ -57,7 +57,7 @@ impl Daemon {
         &self,
         source: &str,
         pieces: impl Stream<Item = ImportRequest> + Send + 'static,
-    ) -> Result<Vec<ImportedImage>, DaemonError> {
+    ) -> Result<Vec<ImportedImage>, ClientError> {
         let result = self.importer().import(pieces).await;
         Ok(self.answer("Import", source, result)?.images)
     }

@@ -45,7 +45,7 @@ impl FromStr for Address {
 
 /// One call that failed, and what it was about.
 #[derive(Debug, Error)]
-pub(crate) enum DaemonError {
+pub(crate) enum ClientError {
     #[error("coracled cannot be reached at unix://{}: {reason}", path.display())]
     Unreachable { path: PathBuf, reason: String },
     #[error("{call} {object}: {}", message(status))]
@@ -56,28 +56,28 @@ pub(crate) enum DaemonError {
     },
 }
 
-impl DaemonError {
+impl ClientError {
     /// Whether the same call may succeed once the daemon is back.
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, DaemonError::Unreachable { .. })
+        matches!(self, ClientError::Unreachable { .. })
     }
 
     /// Whether the daemon does not know what the call was about.
     pub(crate) fn is_not_found(&self) -> bool {
-        matches!(self, DaemonError::Call { status, .. } if status.code() == Code::NotFound)
+        matches!(self, ClientError::Call { status, .. } if status.code() == Code::NotFound)
     }
 }
 
 /// A handle on the daemon; clones share one connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Daemon {
+pub(crate) struct Client {
     path: PathBuf,
     channel: Channel,
 }
 
-impl Daemon {
+impl Client {
     /// A handle; nothing is connected yet.
-    pub(crate) fn new(address: &Address) -> Daemon {
+    pub(crate) fn new(address: &Address) -> Client {
         let path = address.0.clone();
         let socket = path.clone();
         let by_path = service_fn(move |_: Uri| {
@@ -85,7 +85,7 @@ impl Daemon {
             async move { connect(&socket).map(TokioIo::new) }
         });
         let channel = Endpoint::from_static("http://coracled").connect_with_connector_lazy(by_path);
-        Daemon { path, channel }
+        Client { path, channel }
     }
 
     fn runtime(&self) -> RuntimeServiceClient<Channel> {
@@ -106,14 +106,14 @@ impl Daemon {
         call: &'static str,
         object: &str,
         result: Result<Response<T>, Status>,
-    ) -> Result<T, DaemonError> {
+    ) -> Result<T, ClientError> {
         match result {
             Ok(response) => Ok(response.into_inner()),
-            Err(status) if is_connection(&status) => Err(DaemonError::Unreachable {
+            Err(status) if is_connection(&status) => Err(ClientError::Unreachable {
                 path: self.path.clone(),
                 reason: root_cause(&status),
             }),
-            Err(status) => Err(DaemonError::Call {
+            Err(status) => Err(ClientError::Call {
                 call,
                 object: object.to_owned(),
                 status: Box::new(status),
@@ -187,8 +187,8 @@ mod tests {
             .join("d".repeat(100))
             .join("e".repeat(100))
             .join("coracled.sock");
-        let daemon = Daemon::new(&format!("unix://{}", path.display()).parse().unwrap());
-        let error = daemon.list_sandboxes().await.unwrap_err();
+        let client = Client::new(&format!("unix://{}", path.display()).parse().unwrap());
+        let error = client.list_sandboxes().await.unwrap_err();
         assert!(error.is_unreachable());
         let text = error.to_string();
         assert!(
