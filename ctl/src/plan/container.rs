@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use coracle_cri_api::runtime_v1::{
     Capability, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, LinuxContainerSecurityContext, Mount, SecurityProfile,
-    security_profile::ProfileType,
+    LinuxContainerResources, LinuxContainerSecurityContext, Mount,
 };
 use thiserror::Error;
 
-use crate::manifest::{Container, EnvVar, ImagePullPolicy, Pod, PodField, Resources, SeccompProfile, expand};
+use crate::manifest::{Container, EnvVar, ImagePullPolicy, Pod, PodField, Resources, expand};
 
-use super::{Host, Place, SubPathPlan, environment, sandbox, volumes};
+use super::{Host, Place, SubPathPlan, environment, labels, security, volumes};
 
 /// One container, as far as it can be planned before the sandbox runs.
 #[derive(Clone, Debug)]
@@ -169,18 +168,6 @@ pub(crate) fn log_path(container: &str, attempt: u32) -> String {
     format!("{container}/{attempt}.log")
 }
 
-pub(super) fn seccomp(profile: Option<SeccompProfile>) -> SecurityProfile {
-    // No profile means none, as with a kubelet that has no default one.
-    let kind = match profile {
-        Some(SeccompProfile::RuntimeDefault) => ProfileType::RuntimeDefault,
-        Some(SeccompProfile::Unconfined) | None => ProfileType::Unconfined,
-    };
-    SecurityProfile {
-        profile_type: kind.into(),
-        localhost_ref: String::new(),
-    }
-}
-
 impl PodMetadata {
     fn value(&self, field: &PodField, ips: &[String]) -> String {
         match field {
@@ -203,7 +190,7 @@ fn config(
     place: &Place,
     mounts: Vec<Mount>,
 ) -> ContainerConfig {
-    let mut labels: std::collections::HashMap<_, _> = sandbox::own_labels(pod, place).into_iter().collect();
+    let mut labels: std::collections::HashMap<_, _> = labels::of_pod(pod, place).into_iter().collect();
     labels.insert("io.kubernetes.container.name".to_owned(), container.name.clone());
     ContainerConfig {
         working_dir: container.working_dir.clone().unwrap_or_default(),
@@ -252,16 +239,16 @@ fn security_context(container: &Container, pod: &Pod) -> LinuxContainerSecurityC
             ..Capability::default()
         }),
         privileged: own.privileged,
-        namespace_options: Some(sandbox::namespaces(pod)),
+        namespace_options: Some(security::namespaces(pod)),
         run_as_user: own.run_as_user.or(pod.security.run_as_user).map(id),
         run_as_group: own.run_as_group.or(pod.security.run_as_group).map(id),
         readonly_rootfs: own.read_only_root,
-        supplemental_groups: sandbox::groups(pod),
-        supplemental_groups_policy: sandbox::groups_policy(pod),
+        supplemental_groups: security::groups(pod),
+        supplemental_groups_policy: security::groups_policy(pod),
         no_new_privs: own.allow_privilege_escalation == Some(false),
         masked_paths: paths(&MASKED_PATHS),
         readonly_paths: paths(&READ_ONLY_PATHS),
-        seccomp: Some(seccomp(own.seccomp.or(pod.security.seccomp))),
+        seccomp: Some(security::seccomp(own.seccomp.or(pod.security.seccomp))),
         ..LinuxContainerSecurityContext::default()
     }
 }

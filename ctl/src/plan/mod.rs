@@ -9,7 +9,9 @@
 
 mod container;
 mod dns;
+mod labels;
 mod sandbox;
+mod security;
 mod volumes;
 
 use std::path::{Path, PathBuf};
@@ -20,12 +22,8 @@ use coracle_cri_api::runtime_v1::PodSandboxConfig;
 use super::manifest::{Container, EnvVar, Pod, RestartPolicy};
 
 pub(crate) use container::{ContainerPlan, Facts, ImageUser, PlanError, log_path};
+pub(crate) use labels::{GRACE_ANNOTATION, PLAYED_LABEL};
 pub(crate) use volumes::{SubPathPlan, VolumeKind, VolumePlan};
-
-/// The label of every pod that coraclectl plays.
-pub(crate) const PLAYED_LABEL: &str = "coraclectl.play";
-/// The annotation with the grace period in seconds, for `down`.
-pub(crate) const GRACE_ANNOTATION: &str = "coraclectl.grace-period-seconds";
 
 /// What the plan takes from the machine.
 #[derive(Clone, Debug)]
@@ -146,7 +144,7 @@ fn environment(
             EnvSource::Field(field) => value_of(field),
         };
         known.insert(variable.name.clone(), value.clone());
-        // A name that stands twice keeps its last value, as in the API server's merge.
+        // A name that is there twice keeps its last value, as in the API server's merge.
         result.retain(|(name, _)| *name != variable.name);
         result.push((variable.name.clone(), value));
     }

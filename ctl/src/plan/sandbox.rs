@@ -1,17 +1,18 @@
 //! The pod sandbox.
 
 use coracle_cri_api::runtime_v1::{
-    Int64Value, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption,
-    PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol as CriProtocol, SupplementalGroupsPolicy,
+    Int64Value, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, PodSandboxConfig, PodSandboxMetadata,
+    PortMapping, Protocol as CriProtocol,
 };
 
 use crate::manifest::{Pod, Port, Protocol};
 
-use super::{GRACE_ANNOTATION, Host, PLAYED_LABEL, Place, container, dns};
+use super::labels::{self, GRACE_ANNOTATION};
+use super::{Host, Place, dns, security};
 
 pub(super) fn config(pod: &Pod, host: &Host, place: &Place) -> PodSandboxConfig {
     let mut labels: std::collections::HashMap<_, _> = pod.metadata.labels.clone().into_iter().collect();
-    labels.extend(own_labels(pod, place));
+    labels.extend(labels::of_pod(pod, place));
     let mut annotations: std::collections::HashMap<_, _> =
         pod.metadata.annotations.clone().into_iter().collect();
     annotations.insert(
@@ -40,73 +41,25 @@ pub(super) fn config(pod: &Pod, host: &Host, place: &Place) -> PodSandboxConfig 
     }
 }
 
-/// The labels a kubelet sets, which tools look for, and ours.
-pub(super) fn own_labels(pod: &Pod, place: &Place) -> [(String, String); 4] {
-    [
-        ("io.kubernetes.pod.name".to_owned(), pod.metadata.name.clone()),
-        (
-            "io.kubernetes.pod.namespace".to_owned(),
-            pod.metadata.namespace.clone(),
-        ),
-        ("io.kubernetes.pod.uid".to_owned(), place.uid.clone()),
-        (PLAYED_LABEL.to_owned(), "true".to_owned()),
-    ]
-}
-
-/// How the pod's namespaces relate, the same for the sandbox and each container.
-pub(super) fn namespaces(pod: &Pod) -> NamespaceOption {
-    let node_or = |node: bool, other: NamespaceMode| if node { NamespaceMode::Node } else { other }.into();
-    let pid = if pod.share_process_namespace {
-        NamespaceMode::Pod
-    } else {
-        NamespaceMode::Container
-    };
-    NamespaceOption {
-        network: node_or(pod.host_network, NamespaceMode::Pod),
-        pid: node_or(pod.host_pid, pid),
-        ipc: node_or(pod.host_ipc, NamespaceMode::Pod),
-        ..NamespaceOption::default()
-    }
-}
-
-pub(super) fn groups_policy(pod: &Pod) -> i32 {
-    if pod.security.strict_groups {
-        SupplementalGroupsPolicy::Strict
-    } else {
-        SupplementalGroupsPolicy::Merge
-    }
-    .into()
-}
-
-/// The pod's supplementary groups; fsGroup is one of them.
-pub(super) fn groups(pod: &Pod) -> Vec<i64> {
-    pod.security
-        .supplemental_groups
-        .iter()
-        .copied()
-        .chain(pod.security.fs_group)
-        .collect()
-}
-
 fn linux(pod: &Pod) -> LinuxPodSandboxConfig {
-    let security = &pod.security;
+    let own = &pod.security;
     let user = |id: i64| Int64Value { value: id };
     let security_context = LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod)),
-        run_as_user: security.run_as_user.map(user),
+        namespace_options: Some(security::namespaces(pod)),
+        run_as_user: own.run_as_user.map(user),
         // CRI: a group needs a user.
-        run_as_group: security.run_as_user.and(security.run_as_group).map(user),
-        supplemental_groups: groups(pod),
-        supplemental_groups_policy: groups_policy(pod),
+        run_as_group: own.run_as_user.and(own.run_as_group).map(user),
+        supplemental_groups: security::groups(pod),
+        supplemental_groups_policy: security::groups_policy(pod),
         privileged: pod
             .all_containers()
             .any(|container| container.security.privileged),
-        seccomp: Some(container::seccomp(security.seccomp)),
+        seccomp: Some(security::seccomp(own.seccomp)),
         ..LinuxSandboxSecurityContext::default()
     };
     LinuxPodSandboxConfig {
         security_context: Some(security_context),
-        sysctls: security.sysctls.clone().into_iter().collect(),
+        sysctls: own.sysctls.clone().into_iter().collect(),
         ..LinuxPodSandboxConfig::default()
     }
 }
