@@ -10,6 +10,7 @@
 
 mod client;
 mod down;
+mod error;
 mod exec;
 mod image;
 mod logs;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use thiserror::Error;
 
 use client::{Address, Client};
 
@@ -68,19 +70,19 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(&error),
+        Err(error) => return report(&Failure::Executor(error)),
     };
     let result = runtime.block_on(run(arguments));
     // A thread of the pool may sit in a read of standard input that never returns.
     runtime.shutdown_background();
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => report(error.as_ref()),
+        Err(error) => report(&error),
     }
 }
 
 /// One command; its exit code.
-async fn run(arguments: Arguments) -> Result<u8, Box<dyn std::error::Error>> {
+async fn run(arguments: Arguments) -> Result<u8, Failure> {
     let client = Client::new(&arguments.address);
     Ok(match arguments.command {
         Command::Play(command) => play::run(client, &arguments.data, command).await?,
@@ -92,19 +94,27 @@ async fn run(arguments: Arguments) -> Result<u8, Box<dyn std::error::Error>> {
     })
 }
 
-/// The error and its causes on one line.
-fn report(error: &dyn std::error::Error) -> ExitCode {
-    let mut line = format!("coraclectl: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Some layers repeat their cause in their own text.
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    let _ = writeln!(io::stderr(), "{}", line.replace('\n', " "));
+/// What ended the program before its time.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("start the executor of calls and timers")]
+    Executor(#[source] io::Error),
+    #[error(transparent)]
+    Play(#[from] play::PlayError),
+    #[error(transparent)]
+    Down(#[from] down::DownError),
+    #[error(transparent)]
+    Ps(#[from] ps::PsError),
+    #[error(transparent)]
+    Exec(#[from] exec::ExecError),
+    #[error(transparent)]
+    Logs(#[from] logs::LogsError),
+    #[error(transparent)]
+    Image(#[from] image::ImageError),
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    // Standard error may be closed; the exit code tells, too.
+    let _ = writeln!(io::stderr(), "coraclectl: {}", error::chain(failure));
     ExitCode::FAILURE
 }

@@ -22,7 +22,7 @@ pub(crate) fn write(to: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()>
     to.flush()
 }
 
-/// A reader that has gone away (`| head`) is no error of ours.
+/// A reader that has gone away (`| head`) is not an error of ours.
 pub(crate) fn unless_closed(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

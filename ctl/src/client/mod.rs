@@ -4,6 +4,7 @@
 //! the daemon.
 
 mod containers;
+mod error;
 mod images;
 mod pods;
 
@@ -20,14 +21,16 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tower::service_fn;
+
+pub(crate) use error::ClientError;
 
 /// Where the daemon listens: `unix:///PATH`.
 #[derive(Clone, Debug)]
 pub(crate) struct Address(PathBuf);
 
-/// Why an address is none.
+/// Why a text is not an address.
 #[derive(Debug, Error)]
 #[error("must be unix:// and an absolute path")]
 pub(crate) struct AddressError;
@@ -40,31 +43,6 @@ impl FromStr for Address {
             Some(path) if path.starts_with('/') => Ok(Address(path.into())),
             _ => Err(AddressError),
         }
-    }
-}
-
-/// One call that failed, and what it was about.
-#[derive(Debug, Error)]
-pub(crate) enum ClientError {
-    #[error("coracled cannot be reached at unix://{}: {reason}", path.display())]
-    Unreachable { path: PathBuf, reason: String },
-    #[error("{call} {object}: {}", message(status))]
-    Call {
-        call: &'static str,
-        object: String,
-        status: Box<Status>,
-    },
-}
-
-impl ClientError {
-    /// Whether the same call may succeed once the daemon is back.
-    pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, ClientError::Unreachable { .. })
-    }
-
-    /// Whether the daemon does not know what the call was about.
-    pub(crate) fn is_not_found(&self) -> bool {
-        matches!(self, ClientError::Call { status, .. } if status.code() == Code::NotFound)
     }
 }
 
@@ -107,18 +85,21 @@ impl Client {
         object: &str,
         result: Result<Response<T>, Status>,
     ) -> Result<T, ClientError> {
-        match result {
-            Ok(response) => Ok(response.into_inner()),
-            Err(status) if is_connection(&status) => Err(ClientError::Unreachable {
+        let status = match result {
+            Ok(response) => return Ok(response.into_inner()),
+            Err(status) => status,
+        };
+        Err(match error::sort(status) {
+            Ok(source) => ClientError::Unreachable {
                 path: self.path.clone(),
-                reason: root_cause(&status),
-            }),
-            Err(status) => Err(ClientError::Call {
+                source,
+            },
+            Err(source) => ClientError::Call {
                 call,
                 object: object.to_owned(),
-                status: Box::new(status),
-            }),
-        }
+                source,
+            },
+        })
     }
 }
 
@@ -140,31 +121,6 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     let stream = StdUnixStream::from(coracle_linux::socket::connect(path)?);
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
-}
-
-/// Whether the connection failed, rather than the call.
-fn is_connection(status: &Status) -> bool {
-    causes(status).any(|cause| cause.is::<io::Error>() || cause.is::<tonic::transport::Error>())
-}
-
-fn root_cause(status: &Status) -> String {
-    causes(status)
-        .last()
-        .map_or_else(|| message(status), ToString::to_string)
-}
-
-fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(std::error::Error::source(status), |cause| cause.source())
-}
-
-/// One line: the daemon's words, or the code where it has none.
-fn message(status: &Status) -> String {
-    let text = status.message().replace('\n', " ");
-    if text.is_empty() {
-        format!("{:?}", status.code())
-    } else {
-        text
-    }
 }
 
 #[cfg(test)]
@@ -190,7 +146,7 @@ mod tests {
         let client = Client::new(&format!("unix://{}", path.display()).parse().unwrap());
         let error = client.list_sandboxes().await.unwrap_err();
         assert!(error.is_unreachable());
-        let text = error.to_string();
+        let text = crate::error::chain(&error);
         assert!(
             text.contains("e/coracled.sock: No such file or directory"),
             "{text}"

@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
 
 pub(super) async fn run(client: &Client, arguments: &Arguments) -> Result<u8, ImageError> {
     for reference in &arguments.references {
-        // To CRI, removing what is not there is no error; to a person it is.
+        // To CRI, removing what is not there is not an error; to a person it is.
         if client.image_status(reference).await?.is_none() {
             return Err(ImageError::NoImage(reference.clone()));
         }

@@ -65,7 +65,7 @@ pub(crate) struct Resources {
     pub(crate) memory_request: Option<i64>,
 }
 
-/// Which list a container stands in.
+/// Which list a container is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Init,

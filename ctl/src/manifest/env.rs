@@ -51,7 +51,9 @@ impl EnvVar {
         let source = match (value, object.take("valueFrom")) {
             (value, None) => EnvSource::Value(value.unwrap_or_default()),
             (None, Some(from)) => read_value_from(&from)?,
-            (Some(_), Some(from)) => return Err(from.error(Problem::Rule("cannot stand beside value"))),
+            (Some(_), Some(from)) => {
+                return Err(from.error(Problem::Rule("cannot be given together with value")));
+            }
         };
         object.done()?;
         Ok(EnvVar { name, source })

@@ -35,9 +35,9 @@ pub(crate) enum ManifestError {
     Yaml(#[from] YamlError),
     #[error(transparent)]
     Field(#[from] FieldError),
-    #[error("it holds no pod")]
+    #[error("it has no pod")]
     Empty,
-    #[error("pod {name:?} of namespace {namespace:?} stands in it twice")]
+    #[error("it has pod {name:?} of namespace {namespace:?} twice")]
     SamePod { name: String, namespace: String },
 }
 

@@ -184,7 +184,7 @@ fn read_volumes(spec: &mut Object<'_>) -> Result<Vec<Volume>, FieldError> {
     let mut volumes = Vec::new();
     for item in spec.items("volumes")? {
         let volume = Volume::read(&item)?;
-        unique(&mut seen, &volume.name, &item)?;
+        item.note_unique(&mut seen, &volume.name)?;
         volumes.push(volume);
     }
     Ok(volumes)
@@ -290,21 +290,6 @@ fn one_word(field: &Field<'_>) -> Result<String, FieldError> {
         return Err(field.invalid(&text, "must be one word"));
     }
     Ok(text)
-}
-
-/// Notes `name`, which must not have been seen in this list.
-pub(super) fn unique(
-    seen: &mut BTreeMap<String, String>,
-    name: &str,
-    item: &Field<'_>,
-) -> Result<(), FieldError> {
-    match seen.insert(name.to_owned(), item.path().to_owned()) {
-        None => Ok(()),
-        Some(first) => Err(item.error(Problem::Twice {
-            value: name.to_owned(),
-            first,
-        })),
-    }
 }
 
 /// A year: more is a mistake, and sums of such times cannot overflow.

@@ -20,7 +20,7 @@ fn read(field: &Field<'_>, scale: i128) -> Result<i64, FieldError> {
     parse(&text, scale).ok_or_else(|| field.invalid(&text, RULE))
 }
 
-/// `text` times `scale`, rounded up; none if it is no quantity or does not fit.
+/// `text` times `scale`, rounded up; none if it is not a quantity or does not fit.
 fn parse(text: &str, scale: i128) -> Option<i64> {
     let split = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')

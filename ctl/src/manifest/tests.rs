@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::error::chain;
 
 const HEAD: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\nspec:\n";
 
@@ -10,7 +11,7 @@ const HEAD: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\nspec:\n";
 fn pod(spec: &str) -> Result<Pod, String> {
     parse(&format!("{HEAD}{spec}"))
         .map(|mut pods| pods.remove(0))
-        .map_err(|error| error.to_string())
+        .map_err(|error| chain(&error))
 }
 
 /// A pod with one container that has `fields` besides its name and image.
@@ -65,13 +66,11 @@ fn several_documents_are_several_pods() {
     let text = format!("---\n{}---\n---\n{}", one("a"), one("b"));
     assert_eq!(parse(&text).unwrap().len(), 2);
     let twice = format!("{}---\n{}", one("a"), one("a"));
-    assert!(
-        parse(&twice)
-            .unwrap_err()
-            .to_string()
-            .contains("stands in it twice")
+    assert_eq!(
+        chain(&parse(&twice).unwrap_err()),
+        "it has pod \"a\" of namespace \"default\" twice"
     );
-    assert_eq!(parse("# nothing\n").unwrap_err().to_string(), "it holds no pod");
+    assert_eq!(chain(&parse("# nothing\n").unwrap_err()), "it has no pod");
 }
 
 #[test]
@@ -184,7 +183,7 @@ fn a_container_that_cannot_be_played_as_written_is_refused_by_path() {
         ),
         (
             "volumeMounts: [{name: w, mountPath: /v}]",
-            "spec.containers[0].volumeMounts[0].name: \"w\" names no entry of spec.volumes",
+            "spec.containers[0].volumeMounts[0].name: \"w\" is not an entry of spec.volumes",
         ),
         (
             "volumeMounts: [{name: v, mountPath: v}]",
@@ -200,7 +199,7 @@ fn a_container_that_cannot_be_played_as_written_is_refused_by_path() {
         ),
         (
             "volumeMounts: [{name: v, mountPath: /v}, {name: v, mountPath: /v/}]",
-            "spec.containers[0].volumeMounts[1]: \"/v\" already stands at spec.containers[0].volumeMounts[0]",
+            "spec.containers[0].volumeMounts[1]: \"/v\" is already used at spec.containers[0].volumeMounts[0]",
         ),
         (
             "resources: {limits: {cpu: lots}}",
@@ -275,11 +274,11 @@ fn a_pod_that_cannot_be_played_as_written_is_refused_by_path() {
         ),
         (
             "  containers: [{name: c, image: i}, {name: c, image: i}]\n",
-            "line 6: spec: \"c\" already stands at spec.containers[0]",
+            "line 6: spec: \"c\" is already used at spec.containers[0]",
         ),
         (
             "  initContainers: [{name: c, image: i}]\n  containers: [{name: c, image: i}]\n",
-            "line 6: spec: \"c\" already stands at spec.initContainers[0]",
+            "line 6: spec: \"c\" is already used at spec.initContainers[0]",
         ),
         (
             "  initContainers: [{name: a, image: i, restartPolicy: Never}]\n  containers: [{name: c, image: i}]\n",
@@ -287,7 +286,7 @@ fn a_pod_that_cannot_be_played_as_written_is_refused_by_path() {
         ),
         (
             "  containers:\n  - {name: c, image: i, ports: [{containerPort: 1, hostPort: 9}, {containerPort: 2, hostPort: 9}]}\n",
-            "line 6: spec: \"hostPort 9\" already stands at spec.containers[0]",
+            "line 6: spec: \"hostPort 9\" is already used at spec.containers[0]",
         ),
         (
             &format!("{C}  hostNetwork: true\n  containers2: x\n"),
@@ -347,7 +346,7 @@ fn a_pod_that_cannot_be_played_as_written_is_refused_by_path() {
         ),
         (
             &format!("{C}  volumes: [{{name: v, emptyDir: {{}}}}, {{name: v, emptyDir: {{}}}}]\n"),
-            "line 7: spec.volumes[1]: \"v\" already stands at spec.volumes[0]",
+            "line 7: spec.volumes[1]: \"v\" is already used at spec.volumes[0]",
         ),
         (
             &format!("{C}  securityContext: {{sysctls: [{{name: net.x, value: 1}}]}}\n"),
@@ -395,7 +394,7 @@ fn other_kinds_and_versions_are_refused() {
         ),
     ];
     for (text, wanted) in cases {
-        let error = parse(text).unwrap_err().to_string();
+        let error = chain(&parse(text).unwrap_err());
         assert!(error.starts_with(wanted), "{text}: {error}");
     }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use super::field::{Field, FieldError, Object, Problem};
 use super::metadata::label;
-use super::pod::unique;
 use super::quantity;
 
 /// One entry of `spec.volumes`.
@@ -90,7 +89,7 @@ impl VolumeMount {
         let mut mounts = Vec::new();
         for item in container.items("volumeMounts")? {
             let mount = VolumeMount::read(&item, volumes)?;
-            unique(&mut seen, mount.mount_path.trim_end_matches('/'), &item)?;
+            item.note_unique(&mut seen, mount.mount_path.trim_end_matches('/'))?;
             mounts.push(mount);
         }
         Ok(mounts)

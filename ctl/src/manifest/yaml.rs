@@ -1,7 +1,7 @@
 //! YAML text as a tree that remembers its lines.
 //!
 //! The parser is `saphyr-parser`: only events, so that the tree can keep the line of every value, refuse a key that
-//! stands twice (most loaders let the last one win), and bound what aliases can grow to. Scalars stay text here: whether
+//! is there twice (most loaders let the last one win), and bound what aliases can grow to. Scalars stay text here: whether
 //! `8080` is a number or a string is the reader's question ([`super::field`]).
 
 use std::collections::HashMap;
@@ -51,12 +51,12 @@ impl Node {
     }
 }
 
-/// Why a text is not YAML that is read here. `line` counts from 1.
+/// Why a text is not read. `line` counts from 1.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum YamlError {
     #[error("line {line}: not YAML: {reason}")]
     Syntax { line: usize, reason: String },
-    #[error("line {line}: key {key:?} stands twice in one mapping, first on line {first}")]
+    #[error("line {line}: key {key:?} is already in this mapping, on line {first}")]
     DuplicateKey { line: usize, key: String, first: usize },
     #[error("line {line}: a key must be text, not a list or a mapping")]
     KeyNotText { line: usize },
@@ -264,7 +264,7 @@ mod tests {
         let cases: &[(&str, &str)] = &[
             (
                 "a: 1\nb: 2\na: 3\n",
-                "line 3: key \"a\" stands twice in one mapping, first on line 1",
+                "line 3: key \"a\" is already in this mapping, on line 1",
             ),
             ("[a]: 1\n", "line 1: a key must be text, not a list or a mapping"),
             ("a: !secret x\n", "line 1: tag !secret is not known"),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use coracle_cri_api::runtime_v1::{ContainerState, PodSandboxState};
 
 use super::super::client::{Client, ClientError};
+use super::super::error::chain;
 use super::super::plan::{ContainerPlan, Facts, PodPlan, log_path};
 use super::super::pods;
 use super::PlayError;
@@ -281,7 +282,7 @@ impl<'a> Driver<'a> {
         let Some(member) = self.members.get(index) else {
             return Ok(());
         };
-        let (name, starts) = (member.plan.name.clone(), member.slot.starts);
+        let starts = member.slot.starts;
         match self.create_and_start(index).await {
             Ok(id) => {
                 self.started(index, id).await;
@@ -298,7 +299,7 @@ impl<'a> Driver<'a> {
                     index,
                     &Ended {
                         code: 128,
-                        text: format!("{name}: {error}"),
+                        text: chain(&error),
                     },
                 )
                 .await;
@@ -374,7 +375,7 @@ impl<'a> Driver<'a> {
 
     fn report_away(&mut self, error: &ClientError) {
         if !self.reported_away {
-            self.voice.say(&format!("{error}; waiting for it"));
+            self.voice.say(&format!("{}; waiting for it", chain(error)));
             self.reported_away = true;
         }
     }

@@ -16,7 +16,7 @@ pub(crate) struct Running {
     pub(crate) sidecar: bool,
 }
 
-/// Stops the containers: first all that are no sidecars, together, then the sidecars one after the other, all within
+/// Stops the containers: first all that are not sidecars, together, then the sidecars one after the other, all within
 /// one grace period. A second wish to stop ends the grace.
 pub(crate) async fn stop_containers(
     client: &Client,
@@ -102,7 +102,7 @@ async fn stop_one(client: Client, container: Running, grace: Duration, voice: Vo
     if let Err(error) = client.stop_container(&container.name, &container.id, grace).await
         && !error.is_not_found()
     {
-        voice.say(&error.to_string());
+        voice.fail(&error);
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::super::error::chain;
 use super::super::logs::Tail;
 use super::voice::Voice;
 
@@ -30,13 +31,16 @@ impl Follower {
         let printed = Arc::new(AtomicU64::new(0));
         let (running, done) = oneshot::channel();
         let (is_over, counter) = (Arc::clone(&over), Arc::clone(&printed));
-        let name = voice.clone();
+        let (teller, name) = (voice.clone(), container.clone());
         let started = thread::Builder::new().spawn(move || {
             follow(&voice, &container, path, &is_over, &counter);
             drop(running);
         });
         if let Err(error) = started {
-            name.say(&format!("a log is not followed: {error}"));
+            teller.say(&format!(
+                "log of container {name} is not followed: {}",
+                chain(&error)
+            ));
         }
         Follower { over, printed, done }
     }
@@ -71,7 +75,12 @@ fn follow(voice: &Voice, container: &str, path: PathBuf, is_over: &AtomicBool, p
             Ok(true) => {}
             Ok(false) if over => return tail.finish(&mut emit),
             Ok(false) => thread::sleep(INTERVAL),
-            Err(error) => return voice.say(&format!("log of container {container}: {error}")),
+            Err(error) => {
+                return voice.say(&format!(
+                    "log of container {container} is not followed: {}",
+                    chain(&error)
+                ));
+            }
         }
     }
 }

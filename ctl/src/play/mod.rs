@@ -54,7 +54,7 @@ pub(crate) enum PlayError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is larger than {MAX_MANIFEST} bytes", path.display())]
     TooLarge { path: PathBuf },
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Manifest { path: PathBuf, source: ManifestError },
     #[error("--data {}: not an absolute path", path.display())]
     RelativeData { path: PathBuf },
@@ -104,7 +104,7 @@ pub(crate) async fn run(client: Client, data: &Path, arguments: Arguments) -> Re
                 Ok(Outcome::Stopped) => "stopped and removed",
                 Err(_) => "could not be played to its end",
             });
-            result
+            result.map_err(|error| (voice, error))
         });
     }
     outcome(tasks).await
@@ -196,16 +196,18 @@ async fn refuse_existing(client: &Client, plans: &[PodPlan]) -> Result<(), PlayE
     }
 }
 
-/// The worst that happened to any pod. Every pod is waited for.
-async fn outcome(mut tasks: JoinSet<Result<Outcome, PlayError>>) -> Result<u8, PlayError> {
+/// The worst that happened to any pod. Every pod is waited for. The first error ends the program, the others are said.
+async fn outcome(mut tasks: JoinSet<Result<Outcome, (Voice, PlayError)>>) -> Result<u8, PlayError> {
     let mut code = 0;
     let mut first_error = None;
     while let Some(result) = tasks.join_next().await {
-        match result.unwrap_or(Err(PlayError::Task)) {
-            Ok(Outcome::Succeeded | Outcome::Stopped) => {}
-            Ok(Outcome::Failed) => code = POD_FAILED,
-            Err(error) => {
-                first_error.get_or_insert(error);
+        match result {
+            Ok(Ok(Outcome::Succeeded | Outcome::Stopped)) => {}
+            Ok(Ok(Outcome::Failed)) => code = POD_FAILED,
+            Ok(Err((voice, error))) if first_error.is_some() => voice.fail(&error),
+            Ok(Err((_, error))) => first_error = Some(error),
+            Err(_) => {
+                first_error.get_or_insert(PlayError::Task);
             }
         }
     }

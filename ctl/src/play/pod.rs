@@ -85,14 +85,14 @@ async fn play_sandbox(
 }
 
 /// The first error is the one that matters; the second, of cleaning up after it, is said.
-fn first_error<E: std::fmt::Display + Into<PlayError>>(
+fn first_error<E: std::error::Error + Into<PlayError>>(
     result: Result<Outcome, PlayError>,
     cleaned: Result<(), E>,
     voice: &Voice,
 ) -> Result<Outcome, PlayError> {
     match (result, cleaned) {
         (Err(first), Err(second)) => {
-            voice.say(&second.to_string());
+            voice.fail(&second);
             Err(first)
         }
         (Ok(_), Err(error)) => Err(error.into()),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::client::Client;
+use super::super::error::chain;
 use super::voice::Voice;
 
 /// How often the sizes are looked at.
@@ -21,7 +22,10 @@ pub(super) fn is_due(path: &Path) -> bool {
 pub(super) async fn rotate(client: &Client, container: &str, id: &str, path: &Path, voice: &Voice) {
     let old = old_name(path);
     if let Err(error) = fs::rename(path, &old) {
-        voice.say(&format!("log of container {container} is not rotated: {error}"));
+        voice.say(&format!(
+            "log of container {container} is not rotated: {}",
+            chain(&error)
+        ));
         return;
     }
     if let Err(error) = client.reopen_log(container, id).await {
@@ -32,10 +36,11 @@ pub(super) async fn rotate(client: &Client, container: &str, id: &str, path: &Pa
         };
         let then = back
             .err()
-            .map(|error| format!("; and it keeps its new name: {error}"))
+            .map(|error| format!("; and it keeps its new name: {}", chain(&error)))
             .unwrap_or_default();
         voice.say(&format!(
-            "log of container {container} is not rotated: {error}{then}"
+            "log of container {container} is not rotated: {}{then}",
+            chain(&error)
         ));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::super::error::chain;
 use super::super::logs::Stream;
 
 /// Speaks for one pod.
@@ -23,6 +24,11 @@ impl Voice {
     /// One event.
     pub(crate) fn say(&self, event: &str) {
         let _ = writeln!(io::stderr(), "pod {}: {}", self.pod, event.replace('\n', " "));
+    }
+
+    /// What has failed, and why.
+    pub(super) fn fail(&self, error: &dyn std::error::Error) {
+        self.say(&chain(error));
     }
 
     /// One line of a container's log. A reader that has gone away does not end the pod.

@@ -66,10 +66,6 @@ const KNOWN_CIRCLES: &[(&str, &str, &[&str])] = &[
     ("coracle-images", "", &["layer", "lookup"]),
     ("coracle-images", "layer", &["apply", "attributes"]),
     ("coracle-images", "layer", &["pax", "tar_stream"]),
-    ("coracle-cri", "manifest", &["container", "pod", "volume"]),
-    ("coracle-cri", "plan", &["container", "sandbox"]),
-    ("coracle-ctl", "manifest", &["container", "pod", "volume"]),
-    ("coracle-ctl", "plan", &["container", "sandbox"]),
     ("coracle-integration", "", &["cgroups", "node"]),
 ];
 
@@ -80,7 +76,7 @@ const KNOWN_LONG_FILES: &[&str] = &["images/src/layer/apply.rs", "images/src/reg
 const KNOWN_LONG_FUNCTIONS: &[&str] = &[];
 
 /// Folders in which error texts still have their causes in them.
-const KNOWN_REPEATED_CAUSES: &[&str] = &["images/", "ctl/"];
+const KNOWN_REPEATED_CAUSES: &[&str] = &["images/"];
 
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "types", "core", "misc"];

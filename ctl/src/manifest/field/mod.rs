@@ -7,11 +7,18 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::yaml::{Key, Node, Value};
+use super::yaml::{Node, Value};
+
+mod object;
+mod plain;
+
+pub(crate) use object::Object;
+
+use plain::reads_as_other_than_text;
 
 /// What is wrong with a manifest, and where: `line 14: spec.containers[0].livenessProbe: ...`.
 #[derive(Debug, Error)]
-#[error("line {line}: {path}: {problem}")]
+#[error("line {line}: {path}")]
 pub(crate) struct FieldError {
     line: usize,
     path: String,
@@ -44,15 +51,15 @@ pub(crate) enum Problem {
         value: String,
         wanted: Vec<&'static str>,
     },
-    #[error("{value:?} already stands at {first}")]
+    #[error("{value:?} is already used at {first}")]
     Twice { value: String, first: String },
-    #[error("{value:?} names no entry of {list}")]
+    #[error("{value:?} is not an entry of {list}")]
     NoSuch { value: String, list: &'static str },
     #[error("{0}")]
     Rule(&'static str),
 }
 
-/// One value that is there (not null), with where it stands.
+/// One value that is there (not null), with its place in the document.
 #[derive(Clone, Debug)]
 pub(crate) struct Field<'a> {
     path: String,
@@ -97,11 +104,7 @@ impl<'a> Field<'a> {
 
     pub(crate) fn object(&self) -> Result<Object<'a>, FieldError> {
         match &self.node.value {
-            Value::Mapping(entries) => Ok(Object {
-                field: self.clone(),
-                entries,
-                taken: vec![false; entries.len()],
-            }),
+            Value::Mapping(entries) => Ok(Object::new(self.clone(), entries)),
             _ => Err(self.kind("a mapping")),
         }
     }
@@ -203,136 +206,8 @@ impl<'a> Field<'a> {
         };
         self.error(Problem::Kind { wanted, found })
     }
-}
 
-/// A mapping being read; [`Object::done`] ends it.
-#[derive(Debug)]
-pub(crate) struct Object<'a> {
-    field: Field<'a>,
-    entries: &'a [(Key, Node)],
-    taken: Vec<bool>,
-}
-
-impl<'a> Object<'a> {
-    /// The field the object itself is.
-    pub(crate) fn field(&self) -> &Field<'a> {
-        &self.field
-    }
-
-    /// The value of `name`; null counts as absent.
-    pub(crate) fn take(&mut self, name: &str) -> Option<Field<'a>> {
-        let index = self.entries.iter().position(|(key, _)| key.text == name)?;
-        if let Some(taken) = self.taken.get_mut(index) {
-            *taken = true;
-        }
-        let (_, node) = self.entries.get(index)?;
-        (!node.is_null()).then(|| Field {
-            path: self.path_of(name),
-            node,
-        })
-    }
-
-    /// The value of `name`, which must be there.
-    pub(crate) fn need(&mut self, name: &str) -> Result<Field<'a>, FieldError> {
-        self.take(name).ok_or_else(|| self.missing(name))
-    }
-
-    pub(crate) fn string(&mut self, name: &str) -> Result<Option<String>, FieldError> {
-        self.take(name).map(|field| field.string()).transpose()
-    }
-
-    /// The value of `name`; false when absent.
-    pub(crate) fn boolean(&mut self, name: &str) -> Result<bool, FieldError> {
-        self.take(name).map_or(Ok(false), |field| field.boolean())
-    }
-
-    pub(crate) fn integer(&mut self, name: &str, low: i64, high: i64) -> Result<Option<i64>, FieldError> {
-        self.take(name).map(|field| field.integer(low, high)).transpose()
-    }
-
-    pub(crate) fn strings(&mut self, name: &str) -> Result<Vec<String>, FieldError> {
-        self.take(name).map_or(Ok(Vec::new()), |field| field.strings())
-    }
-
-    pub(crate) fn string_map(&mut self, name: &str) -> Result<BTreeMap<String, String>, FieldError> {
-        self.take(name)
-            .map_or(Ok(BTreeMap::new()), |field| field.string_map())
-    }
-
-    /// The items of the list `name`; none when absent.
-    pub(crate) fn items(&mut self, name: &str) -> Result<Vec<Field<'a>>, FieldError> {
-        self.take(name).map_or(Ok(Vec::new()), |field| field.items())
-    }
-
-    /// The error that `name` is not there.
-    pub(crate) fn missing(&self, name: &str) -> FieldError {
-        FieldError {
-            line: self.field.node.line,
-            path: self.path_of(name),
-            problem: Problem::Missing,
-        }
-    }
-
-    /// Fields that Kubernetes knows and Coracle does not, each with the reason. An empty list or mapping asks for
-    /// nothing and is let through (kubectl writes such).
-    pub(crate) fn refuse(&mut self, fields: &[(&str, &'static str)]) -> Result<(), FieldError> {
-        for (name, reason) in fields {
-            if let Some(field) = self.take(name)
-                && !field.is_empty()
-            {
-                let line = self.line_of(name);
-                let path = self.path_of(name);
-                return Err(FieldError {
-                    line,
-                    path,
-                    problem: Problem::Unsupported(reason),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything has been taken; anything left is a field that does not exist.
-    pub(crate) fn done(self) -> Result<(), FieldError> {
-        match self.entries.iter().zip(&self.taken).find(|(_, taken)| !**taken) {
-            None => Ok(()),
-            Some(((key, _), _)) => Err(FieldError {
-                line: key.line,
-                path: self.path_of(&key.text),
-                problem: Problem::Unknown,
-            }),
-        }
-    }
-
-    /// All entries, whatever their key.
-    pub(crate) fn all(&self) -> Vec<(String, Field<'a>)> {
-        let one = |(key, node): &'a (Key, Node)| {
-            (
-                key.text.clone(),
-                Field {
-                    path: self.path_of(&key.text),
-                    node,
-                },
-            )
-        };
-        self.entries.iter().map(one).collect()
-    }
-
-    fn line_of(&self, name: &str) -> usize {
-        let key = self.entries.iter().find(|(key, _)| key.text == name);
-        key.map_or(self.field.node.line, |(key, _)| key.line)
-    }
-
-    fn path_of(&self, name: &str) -> String {
-        if self.field.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.field.path)
-        }
-    }
-}
-
-impl Field<'_> {
+    /// An empty list or mapping.
     fn is_empty(&self) -> bool {
         match &self.node.value {
             Value::Scalar { .. } => false,
@@ -340,29 +215,20 @@ impl Field<'_> {
             Value::Mapping(entries) => entries.is_empty(),
         }
     }
-}
 
-/// What a YAML 1.1 or 1.2 reader takes for null, a boolean or a number. Kubernetes reads 1.1, where `yes` is true.
-fn reads_as_other_than_text(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    matches!(
-        lower.as_str(),
-        "" | "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | ".nan"
-    ) || is_number(lower.strip_prefix(['+', '-']).unwrap_or(&lower))
-}
-
-/// A number without its sign, in lower case: decimal, float, `0x`, `0o`, `0b`, infinity.
-fn is_number(text: &str) -> bool {
-    let digits = |text: &str, radix: u32| {
-        !text.is_empty() && text.chars().all(|c| c.is_digit(radix) || c == '_') && text != "_"
-    };
-    match text.get(..2) {
-        Some("0x") => digits(&text[2..], 16),
-        Some("0o") => digits(&text[2..], 8),
-        Some("0b") => digits(&text[2..], 2),
-        _ if text == ".inf" => true,
-        // Rust also reads "inf", "nan" and "infinity" as floats; YAML does not.
-        _ => text.starts_with(|c: char| c.is_ascii_digit() || c == '.') && text.parse::<f64>().is_ok(),
+    /// Notes `name`, which must not have been seen in this field's list.
+    pub(crate) fn note_unique(
+        &self,
+        seen: &mut BTreeMap<String, String>,
+        name: &str,
+    ) -> Result<(), FieldError> {
+        match seen.insert(name.to_owned(), self.path.clone()) {
+            None => Ok(()),
+            Some(first) => Err(self.error(Problem::Twice {
+                value: name.to_owned(),
+                first,
+            })),
+        }
     }
 }
 
@@ -370,17 +236,18 @@ fn is_number(text: &str) -> bool {
 mod tests {
     use super::super::yaml::documents;
     use super::*;
+    use crate::error::chain;
 
     fn with<T>(text: &str, read: impl FnOnce(Object<'_>) -> Result<T, FieldError>) -> Result<T, String> {
         let documents = documents(text).unwrap();
         Field::document(&documents[0])
             .object()
             .and_then(read)
-            .map_err(|error| error.to_string())
+            .map_err(|error| chain(&error))
     }
 
     #[test]
-    fn a_plain_scalar_that_is_not_text_is_no_string() {
+    fn a_plain_scalar_that_is_not_text_is_not_a_string() {
         for value in [
             "8080", "true", "yes", "No", "1.5", "-3", "0x1f", "1e3", ".inf", ".5",
         ] {
