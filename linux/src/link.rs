@@ -23,7 +23,7 @@ pub fn exists(name: &str) -> Result<bool, NetlinkError> {
     Ok(link::find(&mut Socket::open(Protocol::Route)?, Which::Name(name))?.is_some())
 }
 
-/// Deletes a link; one that does not exist is no error. Takes the kernel 10 to 20 ms for a veth (a grace period).
+/// Deletes a link; it is not an error when there is none. Takes the kernel 10 to 20 ms for a veth (a grace period).
 pub fn delete(name: &str) -> Result<(), NetlinkError> {
     match Socket::open(Protocol::Route)?.request(&[link::delete(Which::Name(name))]) {
         Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),

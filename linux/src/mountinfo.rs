@@ -13,7 +13,7 @@
 //!  '--'- the mount's id and that of the mount it lies on
 //! ```
 //!
-//! Text is only split while it is read; paths are copied when they are asked for.
+//! Text is only split while it is read; paths are copied only when they are asked for.
 
 use std::ffi::OsString;
 use std::io;
@@ -54,7 +54,7 @@ impl MountInfo {
         Self { text: text.into() }
     }
 
-    /// Its mounts, in mount order. A line that is none is left out.
+    /// Its mounts, in mount order. A line that does not have the form above is left out.
     pub fn mounts(&self) -> impl DoubleEndedIterator<Item = Mount<'_>> {
         self.text.split(|byte| *byte == b'\n').filter_map(Mount::parse)
     }
@@ -249,7 +249,7 @@ garbage
     #[test]
     fn a_path_is_unescaped_byte_by_byte() {
         assert_eq!(path(b"/a\\040b\\134c\\011\\012\\043"), Path::new("/a b\\c\t\n#"));
-        // Neither a byte that is no UTF-8 nor an escape that is cut off is changed.
+        // A byte that is not UTF-8 and an escape that is cut off stay as they are.
         assert_eq!(path(b"/\xff\\04").as_os_str().as_bytes(), b"/\xff\\04");
         assert_eq!(path(b"/\\").as_os_str().as_bytes(), b"/\\");
         assert_eq!(path(b"/\\777").as_os_str().as_bytes(), b"/\\777");

@@ -54,7 +54,7 @@ pub fn measure(directory: &Path, entries_per_second: u32) -> io::Result<Usage> {
         }
         match walk.next() {
             Some(name) => match walk.enter(name) {
-                // Gone, or now something else, or a mount: none of this tree.
+                // It is gone, has become something else, or is another mount: not part of this tree.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => {}
                 entered => {
                     entered?;
@@ -216,7 +216,7 @@ impl Walk {
         Ok(lost.map_or(left, |level| level.name))
     }
 
-    /// Removes what is no directory and what is an empty one; the others are for later.
+    /// Removes files and empty directories; directories that hold something are left for later.
     fn remove_entries(&mut self, keep_first: &mut impl FnMut(Result<(), Errno>)) {
         let entries = match entries(&self.at) {
             Ok(entries) => entries,

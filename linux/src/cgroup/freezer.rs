@@ -46,8 +46,8 @@ impl Cgroup {
         })
     }
 
-    /// Stops everything; says whether it stood still within `patience` (a process in an uninterruptible sleep can
-    /// take as long as it likes, and stops when it wakes).
+    /// Stops everything; says whether it stood still within `patience` (a process in an uninterruptible sleep stops
+    /// only when it wakes).
     ///
     /// # Errors
     /// The freezer cannot be written.

@@ -84,7 +84,7 @@ impl Message {
         self
     }
 
-    /// Adds bytes that are no attribute (the inner header of `VETH_INFO_PEER`).
+    /// Adds bytes that are not an attribute (the inner header of `VETH_INFO_PEER`).
     #[must_use]
     pub fn with_raw(mut self, bytes: &[u8]) -> Self {
         self.bytes.extend_from_slice(bytes);
