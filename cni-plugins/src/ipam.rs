@@ -62,7 +62,14 @@ pub(crate) struct Delegate {
 impl Ipam<Plan> {
     /// The manager that the configuration names, with all that it is asked for.
     pub(crate) fn of(request: &Request) -> Outcome<Self> {
-        find(request, |request| Ok(Self::HostLocal(Plan::of(request)?)))
+        let Some((kind, dirs)) = named(request) else {
+            return Ok(Self::None);
+        };
+        let program = Program::find(kind, &dirs).map_err(IpamError::Call)?;
+        if is_host_local(kind, &program) {
+            return Ok(Self::HostLocal(Plan::of(request)?));
+        }
+        Ok(Self::Other(Delegate::of(kind, program, request)))
     }
 
     /// Whether it may want the interface to be there when it is asked for an address: a DHCP client does.
@@ -125,11 +132,24 @@ impl Ipam<Plan> {
 }
 
 impl Ipam<Place> {
-    /// The manager that the configuration names, with what it needs to free addresses.
+    /// The manager that the configuration names, with what it needs to free addresses. One that is not installed gave
+    /// none, and nobody could ever ask it: a misspelt name must not keep a container from going.
     pub(crate) fn place(request: &Request) -> Outcome<Self> {
-        find(request, |request| {
-            Ok(Place::of(request).map_or(Self::None, Self::HostLocal))
-        })
+        let Some((kind, dirs)) = named(request) else {
+            return Ok(Self::None);
+        };
+        match Program::find(kind, &dirs) {
+            Ok(program) if is_host_local(kind, &program) => {
+                Ok(Place::of(request).map_or(Self::None, Self::HostLocal))
+            }
+            Ok(program) => Ok(Self::Other(Delegate::of(kind, program, request))),
+            Err(error @ CallError::Find { .. }) => {
+                // Not a failure: whoever calls the plugin by hand sees it.
+                eprintln!("ipam: {error}: it is not told that the container is gone");
+                Ok(Self::None)
+            }
+            Err(error) => Err(IpamError::Call(error).into()),
+        }
     }
 
     /// DEL; returns the addresses that were freed, if the manager is ours.
@@ -151,23 +171,26 @@ impl Ipam<Place> {
     }
 }
 
-fn find<T>(request: &Request, own: impl FnOnce(&Request) -> Outcome<Ipam<T>>) -> Outcome<Ipam<T>> {
-    let Some(kind) = request.config.ipam_kind() else {
-        return Ok(Ipam::None);
-    };
-    let dirs: Vec<PathBuf> = request.path.split(':').map(PathBuf::from).collect();
-    let program = Program::find(kind, &dirs).map_err(IpamError::Call)?;
-    if kind == OWN_KIND && is_this_program(program.path()) {
-        return own(request);
-    }
-    Ok(Ipam::Other(Delegate {
-        kind: kind.to_owned(),
-        program,
-        config: request.config.clone(),
-    }))
+/// The manager's type and where to look for its program.
+fn named(request: &Request) -> Option<(&str, Vec<PathBuf>)> {
+    let kind = request.config.ipam_kind()?;
+    Some((kind, request.path.split(':').map(PathBuf::from).collect()))
+}
+
+/// Whether the program that would be run is this one.
+fn is_host_local(kind: &str, program: &Program) -> bool {
+    kind == OWN_KIND && is_this_program(program.path())
 }
 
 impl Delegate {
+    fn of(kind: &str, program: Program, request: &Request) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            program,
+            config: request.config.clone(),
+        }
+    }
+
     /// It gets the same environment, too.
     fn call(&self, command: &str) -> Outcome<Option<serde_json::Value>> {
         let environment = [("CNI_COMMAND".to_owned(), command.to_owned())];

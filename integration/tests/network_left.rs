@@ -67,6 +67,45 @@ fn a_network_that_cannot_be_given_back_is_not_forgotten() {
     });
 }
 
+/// It made nothing, and whoever waits for it to be installed waits for ever: the name may be misspelt.
+#[test]
+fn a_plugin_that_is_not_installed_keeps_no_pod() {
+    node::run("network-absent", |node| {
+        let plugins = node.folder("plugins-with-one-absent");
+        let coracle_cni = programs::ours("coracle-cni");
+        node.does(&[
+            coracle_cni.to_str().unwrap(),
+            "install",
+            plugins.to_str().unwrap(),
+        ]);
+        fs::remove_file(plugins.join("portmap")).unwrap();
+        let mut settings = Settings::new(node);
+        settings.plugins = Some(plugins.clone());
+        let daemon = settings.start(node);
+        let before = Snapshot::take_with_daemon(node, &daemon);
+        let cri = daemon.cri();
+        let request = RunPodSandboxRequest {
+            config: Some(pods::sandbox("absent", &node.folder("logs"))),
+            ..Default::default()
+        };
+        let refused = cri.run_pod_sandbox(request).unwrap_err();
+        assert!(
+            refused.message().contains("failed to find plugin \"portmap\""),
+            "{refused:?}"
+        );
+        let listed = cri.list_pod_sandbox(ListPodSandboxRequest::default()).unwrap();
+        assert_eq!(listed.items, []);
+
+        // A pod that was made while it was there goes without it, too.
+        symlink(&coracle_cni, plugins.join("portmap")).unwrap();
+        let pod = cri.run(&pods::sandbox("absent", &node.folder("logs")));
+        fs::remove_file(plugins.join("portmap")).unwrap();
+        cri.discard(&pod);
+        daemon.uninstall_network();
+        before.assert_nothing_left(node);
+    });
+}
+
 fn break_plugin(path: &Path) {
     fs::remove_file(path).unwrap();
     fs::write(path, BROKEN).unwrap();
