@@ -98,6 +98,36 @@ fn when_del_returns_the_interface_is_gone() {
     });
 }
 
+#[test]
+fn status_fails_where_add_would() {
+    on_node(|node| {
+        let list = |key: &str, value: Value| {
+            let mut conf = bridge_conf();
+            conf[key] = value;
+            list_of("1.1.0", json!([conf, {"type": "portmap"}, {"type": "firewall"}]))
+        };
+        caller().status(&list("mtu", json!(1400))).unwrap();
+        for (key, value, want) in [
+            ("bridge", json!("lo"), "already exists but is not a bridge"),
+            ("mtu", json!(7), "mtu: 7"),
+            (
+                "ipam",
+                json!({"type": "unheard-of"}),
+                "failed to find plugin \"unheard-of\"",
+            ),
+        ] {
+            let error = caller().status(&list(key, value)).unwrap_err();
+            let text = coracle_cni_protocol::chain(&error);
+            assert!(
+                text.starts_with("plugin bridge: ") && text.contains(want),
+                "{text}"
+            );
+        }
+        // Nothing was made to find out.
+        assert_eq!(node.links(), Vec::<String>::new());
+    });
+}
+
 /// Every container on it has the gateway's MAC address in its neighbour table.
 #[test]
 fn a_bridge_that_is_there_keeps_its_mac_address() {

@@ -66,6 +66,49 @@ fn del_removes_ports_that_the_caller_no_longer_names() {
     });
 }
 
+/// The policy is the bridge's: the last ADD's counts.
+#[test]
+fn a_bridge_is_opened_when_the_policy_says_so() {
+    on_node(|node| {
+        let list = |policy: &str| {
+            let mut conf = bridge_conf();
+            conf["ipMasq"] = json!(false);
+            list_of(
+                "1.0.0",
+                json!([conf, {"type": "firewall", "ingressPolicy": policy}]),
+            )
+        };
+        for (at, (policy, closed, within)) in [
+            ("same-bridge", true, true),
+            ("isolated", true, false),
+            ("same-bridge", true, true),
+            ("open", false, false),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let attach = attachment(&format!("c{at}"), &node.netns(&format!("c{at}")));
+            let result = caller().add(&list(policy), &attach).unwrap();
+            let has = |set: &str| {
+                let output = std::process::Command::new("nft")
+                    .args(["list", "set", "inet", "coracle", set])
+                    .output()
+                    .unwrap();
+                String::from_utf8_lossy(&output.stdout).contains("elements")
+            };
+            assert_eq!(
+                (has("closed_bridges"), has("within_bridge")),
+                (closed, within),
+                "{at}: {policy}"
+            );
+            caller()
+                .del(&list(policy), &attach, Some(&result), false)
+                .unwrap();
+        }
+        node.uninstall("net");
+    });
+}
+
 #[test]
 fn gc_removes_elements_that_the_configuration_no_longer_asks_for() {
     on_node(|node| {

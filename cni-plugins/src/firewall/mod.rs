@@ -52,9 +52,7 @@ impl Coded for FirewallError {
 /// ADD.
 pub(crate) fn add(request: &Request) -> Outcome<CniResult> {
     let plan = Plan::of(request)?;
-    if plan.policy != Policy::Open {
-        close(&plan)?;
-    }
+    set_policy(&plan)?;
     or_undo(|undo| {
         undo.push("accepts", || remove(&plan.owner));
         Ok(Forward::open()?.accept(&plan.owner, &plan.addresses)?)
@@ -85,7 +83,8 @@ pub(crate) fn check(request: &Request) -> Outcome<()> {
         return Ok(());
     }
     let mut socket = Socket::open(Protocol::Route)?;
-    let bridge = bridge(&mut socket, &plan)?;
+    let no_bridge = || FirewallError::NoBridge(plan.policy.name());
+    let bridge = find_bridge(&mut socket, &plan)?.ok_or_else(no_bridge)?;
     let mut rules = Rules::open()?;
     for place in places(&bridge, plan.policy) {
         if !rules.has(&place)? {
@@ -114,9 +113,33 @@ fn remove(owner: &Owner) -> Outcome<()> {
     Ok(())
 }
 
-fn close(plan: &Plan) -> Outcome<()> {
+/// The last ADD's policy is the bridge's.
+fn set_policy(plan: &Plan) -> Outcome<()> {
     let mut socket = Socket::open(Protocol::Route)?;
-    let bridge = bridge(&mut socket, plan)?;
+    let Some(bridge) = find_bridge(&mut socket, plan)? else {
+        // Without a bridge nothing of it is closed.
+        return match plan.policy {
+            Policy::Open => Ok(()),
+            closed => Err(FirewallError::NoBridge(closed.name()).into()),
+        };
+    };
+    let wanted = places(&bridge, plan.policy);
+    let mut other = places(&bridge, Policy::SameBridge);
+    other.retain(|place| !wanted.contains(place));
+    let mut rules = Rules::open()?;
+    if !rules
+        .remove(|rules| rules.with_comment(plan.owner.network(), &other))?
+        .is_empty()
+    {
+        linger::hold(rules);
+    }
+    if plan.policy != Policy::Open {
+        close(plan, &mut socket, &bridge)?;
+    }
+    Ok(())
+}
+
+fn close(plan: &Plan, socket: &mut Socket, bridge: &Link) -> Outcome<()> {
     let element = |(set, key): Key| {
         let element = Element {
             key,
@@ -129,10 +152,10 @@ fn close(plan: &Plan) -> Outcome<()> {
             when_taken: WhenTaken::Share,
         }
     };
-    let entries: Vec<_> = places(&bridge, plan.policy).into_iter().map(element).collect();
+    let entries: Vec<_> = places(bridge, plan.policy).into_iter().map(element).collect();
     Rules::open()?.add(&entries, plan.owner.network(), &[])?;
     if plan.policy == Policy::Isolated {
-        for port in ports(&mut socket, &plan.prev, &bridge)? {
+        for port in ports(socket, &plan.prev, bridge)? {
             let isolated = Change {
                 isolated: Some(true),
                 ..Change::default()
@@ -145,11 +168,13 @@ fn close(plan: &Plan) -> Outcome<()> {
 
 fn places(bridge: &Link, policy: Policy) -> Vec<Key> {
     let key = layout::interface_key(&bridge.name);
-    let mut places = vec![(layout::CLOSED.to_owned(), key.clone())];
-    if policy == Policy::SameBridge {
-        places.push((layout::WITHIN.to_owned(), [key.clone(), key].concat()));
+    let closed = (layout::CLOSED.to_owned(), key.clone());
+    let within = (layout::WITHIN.to_owned(), [key.clone(), key].concat());
+    match policy {
+        Policy::Open => Vec::new(),
+        Policy::SameBridge => vec![closed, within],
+        Policy::Isolated => vec![closed],
     }
-    places
 }
 
 fn host_links(socket: &mut Socket, prev: &CniResult) -> Outcome<Vec<Link>> {
@@ -160,12 +185,11 @@ fn host_links(socket: &mut Socket, prev: &CniResult) -> Outcome<Vec<Link>> {
     Ok(found)
 }
 
-fn bridge(socket: &mut Socket, plan: &Plan) -> Outcome<Link> {
+fn find_bridge(socket: &mut Socket, plan: &Plan) -> Outcome<Option<Link>> {
     let links = host_links(socket, &plan.prev)?;
-    let bridge = links
+    Ok(links
         .into_iter()
-        .find(|link| link.kind.as_deref() == Some("bridge"));
-    Ok(bridge.ok_or_else(|| FirewallError::NoBridge(plan.policy.name()))?)
+        .find(|link| link.kind.as_deref() == Some("bridge")))
 }
 
 fn ports(socket: &mut Socket, prev: &CniResult, bridge: &Link) -> Outcome<Vec<Link>> {

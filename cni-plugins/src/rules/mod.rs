@@ -121,15 +121,19 @@ impl Rules {
 
     /// Of these places, those whose elements belong to the owner.
     pub(crate) fn owned(&mut self, owner: &Owner, places: &[Key]) -> Result<Vec<Key>, RulesError> {
-        let comment = owner.comment();
-        let mut owned = Vec::new();
+        self.with_comment(&owner.comment(), places)
+    }
+
+    /// Of these places, those whose elements have this comment.
+    pub(crate) fn with_comment(&mut self, comment: &str, places: &[Key]) -> Result<Vec<Key>, RulesError> {
+        let mut found = Vec::new();
         for (set, key) in places {
             let element = elements_read(&mut self.0, TABLE, set, key)?;
             if element.is_some_and(|element| element.comment == comment) {
-                owned.push((set.clone(), key.clone()));
+                found.push((set.clone(), key.clone()));
             }
         }
-        Ok(owned)
+        Ok(found)
     }
 
     /// All places whose comment passes the test, in sets whose names begin with one of these. Reads all elements.
