@@ -7,6 +7,7 @@
 //! The store never mounts anything: it hands out the names of layer directories. Everything that comes from outside is
 //! bounded (`Limits`), checked before it is used, and verified by digest while it streams.
 
+mod chain;
 mod digest;
 mod image;
 mod import;
@@ -18,11 +19,11 @@ mod platform;
 mod pull;
 mod reference;
 mod registry;
-mod remove;
 mod store;
-pub mod usage;
 pub mod user;
+mod whiteout;
 
+pub use coracle_linux::tree::Usage;
 pub use digest::{Digest, DigestError};
 pub use image::{Image, ImageUser, LayerNumber};
 pub use import::{ImportError, SpoolError};
@@ -35,7 +36,6 @@ pub use pull::PullError;
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Auth, AuthError, HostsError, RegistryError, TlsError};
 pub use store::{OpenError, Options, RecordsError, Store, StoreError};
-pub use usage::Usage;
 
 /// What kind of failure an error is, for the protocol at the edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::layer::{OPAQUE_XATTR, is_whiteout};
+use crate::whiteout::{OPAQUE_XATTR, is_whiteout};
 
 const LINKS_MAX: usize = 40;
 /// Large enough for any passwd or group file, small enough for memory.
@@ -37,7 +37,7 @@ pub enum LookupError {
         path: String,
     },
     /// A layer is damaged.
-    #[error("{path:?} in the image: {source}")]
+    #[error("{path:?} in the image cannot be read")]
     Read {
         /// The path asked for.
         path: String,

@@ -24,7 +24,7 @@ const LAYERS_MAX: usize = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Not JSON, or a field has the wrong type.
-    #[error("{what} is malformed: {source}")]
+    #[error("{what} is malformed")]
     Parse {
         /// Which document.
         what: &'static str,
@@ -79,7 +79,7 @@ pub enum ManifestError {
     #[error("image has {0} layers, the kernel stacks at most {LAYERS_MAX}")]
     TooManyLayers(usize),
     /// A diff_id is not a digest.
-    #[error("config rootfs.diff_ids: {0}")]
+    #[error("config rootfs.diff_ids")]
     DiffId(#[from] DigestError),
     /// The image is for another platform.
     #[error("image is for {image}, this machine is {wanted}")]
@@ -301,6 +301,7 @@ pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::chain;
 
     const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -333,7 +334,7 @@ mod tests {
             ),
         ];
         for (text, want) in cases {
-            let error = parse(text.as_bytes()).unwrap_err().to_string();
+            let error = chain(&parse(text.as_bytes()).unwrap_err());
             assert!(error.contains(want), "{text}: {error}");
         }
     }

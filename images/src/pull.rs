@@ -24,7 +24,7 @@ const QUEUE: usize = 8;
 
 /// Why an image cannot be pulled.
 #[derive(Debug, thiserror::Error)]
-#[error("pull {reference}: {source}")]
+#[error("pull {reference}")]
 pub struct PullError {
     reference: String,
     source: Cause,
@@ -36,10 +36,10 @@ enum Cause {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    #[error("layer {digest}: {source}")]
+    #[error("layer {digest}")]
     Unpack { digest: Digest, source: UnpackError },
-    #[error("make layer directory: {0}")]
-    Stage(rustix::io::Errno),
+    #[error("make layer directory")]
+    Stage(#[source] rustix::io::Errno),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the store is shutting down")]

@@ -26,9 +26,10 @@ enum Target {
 
 /// What is wrong with a reference.
 #[derive(Debug, thiserror::Error)]
-#[error("image reference {reference:?}: {problem}")]
+#[error("image reference {reference:?}")]
 pub struct ReferenceError {
     reference: String,
+    #[source]
     problem: Problem,
 }
 
@@ -326,7 +327,7 @@ mod tests {
             ("a b", "path component"),
         ];
         for (text, want) in cases {
-            let error = Reference::parse(text).unwrap_err().to_string();
+            let error = crate::chain::chain(&Reference::parse(text).unwrap_err());
             assert!(error.contains(want), "{text}: {error}");
         }
         assert!(Reference::parse(&format!("host.io/{}", "a".repeat(300))).is_err());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use coracle_images::{Auth, Image, Kind, Options, PullError, Reference, Store};
 use serde_json::json;
 use support::registry::Registry;
-use support::{Built, Compression, Layer, image, names};
+use support::{Built, Compression, Layer, image, names, told};
 
 fn built(content: &str) -> Built {
     let bottom = Layer::default()
@@ -142,7 +142,7 @@ async fn zstd_layers_docker_manifests_and_manifest_lists_are_understood() {
     let error = pull(&store, &format!("{}/zstd:alien", registry.address), none)
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("linux/s390x"), "{error}");
+    assert!(told(&error).contains("linux/s390x"), "{error:?}");
     assert_eq!(error.kind(), Kind::InvalidArgument);
 }
 
@@ -161,8 +161,8 @@ async fn a_password_is_asked_for_and_sent() {
     };
     for auth in [None, Some(user("wrong"))] {
         let error = store.pull(&reference, auth.as_ref(), none).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Unauthorized, "{error}");
-        assert!(!error.to_string().contains("wrong"), "{error}");
+        assert_eq!(error.kind(), Kind::Unauthorized, "{error:?}");
+        assert!(!told(&error).contains("wrong"), "{error:?}");
     }
     let encoded = Auth {
         auth: "dXNlcjpzZWNyZXQ=".to_owned(),
@@ -207,15 +207,15 @@ async fn what_is_not_there_is_not_found_and_what_is_down_is_unavailable() {
     let error = pull(&store, &format!("{}/nothing:1", registry.address), none)
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert_eq!(error.kind(), Kind::NotFound, "{error:?}");
     assert!(
-        error.to_string().contains("nothing:1") && error.to_string().contains("MANIFEST_UNKNOWN"),
-        "{error}"
+        told(&error).contains("nothing:1") && told(&error).contains("MANIFEST_UNKNOWN"),
+        "{error:?}"
     );
     // A port that is given to nobody by chance.
     let error = pull(&store, "127.0.0.1:1/app:1", none).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
-    assert!(error.to_string().contains("refused"), "{error}");
+    assert_eq!(error.kind(), Kind::Unavailable, "{error:?}");
+    assert!(told(&error).contains("refused"), "{error:?}");
 }
 
 #[tokio::test]
@@ -237,8 +237,8 @@ async fn a_damaged_blob_is_refused_and_leaves_nothing() {
     )
     .await
     .unwrap_err();
-    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
-    assert!(error.to_string().contains(&built.layers[0]), "{error}");
+    assert_eq!(error.kind(), Kind::Corrupt, "{error:?}");
+    assert!(told(&error).contains(&built.layers[0]), "{error:?}");
     store.flush().await;
     assert_eq!(names(store.layer_store()), [""; 0]);
     assert!(store.list().is_empty());
@@ -262,11 +262,11 @@ async fn certificates_are_checked_against_the_configured_authority() {
     };
     hosts("");
     let error = pull(&store, &name, certs.path()).await.unwrap_err();
-    assert!(error.to_string().contains("certificate"), "{error}");
+    assert!(told(&error).contains("certificate"), "{error:?}");
     assert_eq!(error.kind(), Kind::Unavailable);
     hosts("ca = \"missing.pem\"");
     let error = pull(&store, &name, certs.path()).await.unwrap_err();
-    assert!(error.to_string().contains("missing.pem"), "{error}");
+    assert!(told(&error).contains("missing.pem"), "{error:?}");
     assert_eq!(error.kind(), Kind::InvalidArgument);
     hosts("skip_verify = true");
     pull(&store, &name, certs.path()).await.unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use coracle_images::{Auth, Image, Kind, Options, PullError, Reference, Store};
 use serde_json::json;
 use support::http::{Answer, Server, registry_of};
-use support::{Built, Compression, Layer, image, names};
+use support::{Built, Compression, Layer, image, names, told};
 
 fn built() -> Built {
     // xorshift: gzip must not shrink it
@@ -73,16 +73,9 @@ async fn a_registry_that_is_not_there_is_said_once() {
     let fixture = Fixture::new();
     let error = fixture.pull(&format!("{address}/app:1"), None).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
-    let mut told = vec![error.to_string()];
-    let mut source = std::error::Error::source(&error);
-    while let Some(error) = source {
-        told.push(error.to_string());
-        source = error.source();
-    }
-    for text in &told {
-        assert!(text.contains(&address.to_string()), "{told:?}");
-        assert_eq!(text.matches("refused").count(), 1, "{told:?}");
-    }
+    let text = told(&error);
+    assert!(text.contains(&address.to_string()), "{text}");
+    assert_eq!(text.matches("refused").count(), 1, "{text}");
 }
 
 #[tokio::test]
@@ -157,7 +150,7 @@ async fn a_token_is_fetched_and_sent_but_not_to_the_storage_behind_a_redirect() 
         }),
     ] {
         let error = fixture.pull(&name, auth).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Unauthorized, "{error}");
+        assert_eq!(error.kind(), Kind::Unauthorized, "{error:?}");
     }
     fixture.assert_clean().await;
 }
@@ -188,15 +181,15 @@ async fn mirrors_are_tried_in_order_and_told_whose_image_it_is() {
         .pull("registry.example.org/team/other", None)
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert_eq!(error.kind(), Kind::NotFound, "{error:?}");
     fixture.hosts("serve = 1");
     let error = fixture
         .pull("registry.example.org/team/other", None)
         .await
         .unwrap_err();
     assert!(
-        error.to_string().contains("hosts.toml") && error.to_string().contains("serve"),
-        "{error}"
+        told(&error).contains("hosts.toml") && told(&error).contains("serve"),
+        "{error:?}"
     );
     assert_eq!(error.kind(), Kind::InvalidArgument);
 }
@@ -369,8 +362,8 @@ async fn lies_are_refused_and_leave_nothing() {
             .pull(&format!("{}/app", server.address), None)
             .await
             .unwrap_err();
-        assert!(error.to_string().contains(want), "{case}: {error}");
-        assert_eq!(error.kind(), kind, "{case}: {error}");
+        assert!(told(&error).contains(want), "{case}: {error:?}");
+        assert_eq!(error.kind(), kind, "{case}: {error:?}");
         fixture.assert_clean().await;
     }
 }

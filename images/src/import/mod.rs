@@ -29,7 +29,7 @@ use crate::store::{Claim, Draft, Group, Inner, Layer, Store, StoreError, start_u
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The archive cannot be received or read.
-    #[error("archive: {0}")]
+    #[error("archive")]
     Spool(#[from] SpoolError),
     /// Neither index.json nor manifest.json.
     #[error("archive has neither index.json (OCI) nor manifest.json (docker save)")]
@@ -38,7 +38,7 @@ pub enum ImportError {
     #[error("archive: {0} lists no image")]
     Empty(&'static str),
     /// A document of the archive is malformed.
-    #[error("archive: {file}: {source}")]
+    #[error("archive: {file}")]
     Document {
         /// Which file.
         file: String,
@@ -69,7 +69,7 @@ pub enum ImportError {
         limit: u64,
     },
     /// A name in the archive is not a reference.
-    #[error("archive: {file}: {source}")]
+    #[error("archive: {file}")]
     Name {
         /// Which file.
         file: &'static str,
@@ -80,10 +80,10 @@ pub enum ImportError {
     #[error("archive has {0} images, one name cannot be given to all")]
     OneName(usize),
     /// No image for this machine.
-    #[error("archive: {0}")]
+    #[error("archive")]
     Image(#[from] ManifestError),
     /// A layer cannot be unpacked.
-    #[error("archive: layer {file}: {source}")]
+    #[error("archive: layer {file}")]
     Unpack {
         /// Its file.
         file: String,
@@ -91,8 +91,8 @@ pub enum ImportError {
         source: UnpackError,
     },
     /// The layer's directory cannot be made.
-    #[error("make layer directory: {0}")]
-    Stage(rustix::io::Errno),
+    #[error("make layer directory")]
+    Stage(#[source] rustix::io::Errno),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -109,7 +109,12 @@ impl ImportError {
             Self::OneName(_) | Self::Name { .. } | Self::Image(_) => Kind::InvalidArgument,
             Self::Stage(_) | Self::Store(_) | Self::ShuttingDown => Kind::Internal,
             Self::Unpack { source, .. } => source.kind(),
-            _ => Kind::Corrupt,
+            Self::NotAnImage
+            | Self::Empty(_)
+            | Self::Document { .. }
+            | Self::Missing(_)
+            | Self::Digest { .. }
+            | Self::TooLarge { .. } => Kind::Corrupt,
         }
     }
 }

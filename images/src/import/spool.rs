@@ -30,11 +30,11 @@ const LINKS_MAX: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The sender's stream failed.
-    #[error("receive: {0}")]
-    Receive(io::Error),
+    #[error("receive")]
+    Receive(#[source] io::Error),
     /// It cannot be written.
-    #[error("spool: {0}")]
-    Write(io::Error),
+    #[error("spool")]
+    Write(#[source] io::Error),
     /// Not a tar archive, or damaged.
     #[error(transparent)]
     Tar(#[from] TarError),
@@ -51,8 +51,8 @@ pub enum SpoolError {
         limit: u64,
     },
     /// The sender's compression is damaged.
-    #[error("decompress: {0}")]
-    Decompress(io::Error),
+    #[error("decompress")]
+    Decompress(#[source] io::Error),
     /// Shutdown.
     #[error("the store is shutting down")]
     ShuttingDown,

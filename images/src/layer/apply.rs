@@ -5,57 +5,26 @@
 //! dropped (common builders write it); `..` is refused. Attributes of directories are set last, since filling a directory changes
 //! its times.
 
+mod files;
+
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::attributes::{set_attributes, set_node_attributes, times};
-use super::plan::{Counts, Refusal, Step, plan};
-use super::tar_stream::{Entry, Kind, TarError, TarStream, lossy};
-use super::walk::{self, WalkError, open_directory};
-use super::whiteout::is_whiteout;
+use super::failure::{ApplyError, call, refused, walked};
+use super::plan::{Counts, Step, plan};
+use super::tar_stream::{Entry, Kind, TarStream, lossy};
+use super::walk::{self, open_directory, remove_tree};
 use super::{Content, RootAttributes};
 use crate::limits::Limits;
+use crate::whiteout::is_whiteout;
 
 const COPY_BUFFER: usize = 128 * 1024;
 const DISK_BLOCK: u64 = 4096;
-
-/// Why a layer archive is refused or could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The archive itself is damaged.
-    #[error(transparent)]
-    Tar(#[from] TarError),
-    /// An entry is refused.
-    #[error("entry {entry:?}: {refusal}")]
-    Refused {
-        /// Name in the archive.
-        entry: String,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// The kernel refused an operation.
-    #[error("entry {entry:?}: {call}: {errno}")]
-    Call {
-        /// Name in the archive.
-        entry: String,
-        /// The system call.
-        call: &'static str,
-        /// Its error.
-        errno: Errno,
-    },
-    /// Reading or writing an entry's data failed.
-    #[error("entry {entry:?}: copy data: {source}")]
-    Copy {
-        /// Name in the archive.
-        entry: String,
-        /// The error.
-        source: io::Error,
-    },
-}
 
 /// Applies all of `stream` to the empty directory `root`.
 pub(crate) fn apply<R: Read>(
@@ -232,7 +201,7 @@ impl Applier<'_> {
             return Ok(false);
         }
         if directory {
-            crate::remove::remove_tree(parent.as_fd(), name).map_err(call(entry, "remove"))?;
+            remove_tree(parent, name).map_err(call(entry, "remove"))?;
             let inside = [full, b"/"].concat();
             self.implied
                 .retain(|path| path != full && !path.starts_with(&inside));
@@ -265,83 +234,6 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn regular<R: Read>(
-        &mut self,
-        entry: &Entry,
-        parent: &OwnedFd,
-        name: &[u8],
-        data: &mut TarStream<R>,
-    ) -> Result<(), ApplyError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(call(entry, "create"))?;
-        let mut file = std::fs::File::from(fd);
-        let whole = [(0, entry.size)];
-        for (offset, length) in entry.sparse.as_deref().unwrap_or(&whole) {
-            if entry.sparse.is_some() {
-                rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(*offset)).map_err(call(entry, "seek"))?;
-            }
-            let blocks = length.div_ceil(DISK_BLOCK).saturating_mul(DISK_BLOCK);
-            self.count(0, blocks);
-            self.copy(data, &mut file, *length)
-                .map_err(|source| ApplyError::Copy {
-                    entry: entry.name(),
-                    source,
-                })?;
-        }
-        if entry.sparse.is_some() {
-            rustix::fs::ftruncate(&file, entry.size).map_err(call(entry, "truncate"))?;
-        }
-        set_attributes(entry, file.as_fd())?;
-        rustix::fs::futimens(&file, &times(entry.mtime)).map_err(call(entry, "utimens"))
-    }
-
-    fn copy(&mut self, data: &mut impl Read, file: &mut std::fs::File, mut length: u64) -> io::Result<()> {
-        while length > 0 {
-            let want = usize::try_from(length).map_or(self.buffer.len(), |l| l.min(self.buffer.len()));
-            let part = self.buffer.get_mut(..want).unwrap_or_default();
-            data.read_exact(part)?;
-            file.write_all(part)?;
-            length -= want as u64;
-        }
-        Ok(())
-    }
-
-    fn hard_link(
-        &mut self,
-        entry: &Entry,
-        parent: &OwnedFd,
-        full: &[u8],
-        name: &[u8],
-        link: &[u8],
-    ) -> Result<(), ApplyError> {
-        let outside = || refused(entry, Refusal::LinkTarget(lossy(link)));
-        let (directory, target) = match link.iter().rposition(|b| *b == b'/') {
-            Some(slash) => (
-                link.get(..slash).unwrap_or_default(),
-                link.get(slash + 1..).unwrap_or_default(),
-            ),
-            None => (&b""[..], link),
-        };
-        let source = match open_directory(self.root, directory, None) {
-            Err(WalkError::Errno(Errno::NOENT) | WalkError::NotADirectory) => return Err(outside()),
-            other => other.map_err(walked(entry))?,
-        };
-        let stat = |fd: &OwnedFd, name: &[u8]| rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW);
-        let wanted = match stat(&source.fd, target) {
-            Err(Errno::NOENT) => return Err(outside()),
-            other => other.map_err(call(entry, "stat"))?,
-        };
-        if FileType::from_raw_mode(wanted.st_mode) == FileType::Directory || is_whiteout(&wanted) {
-            return Err(outside());
-        }
-        if stat(parent, name).is_ok_and(|own| (own.st_dev, own.st_ino) == (wanted.st_dev, wanted.st_ino)) {
-            return Ok(());
-        }
-        self.replace(entry, parent, full, name)?;
-        rustix::fs::linkat(&source.fd, target, parent, name, AtFlags::empty()).map_err(call(entry, "link"))
-    }
-
     /// Times of directories, now that nothing changes them any more.
     fn finish(mut self) -> Result<Content, ApplyError> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
@@ -371,35 +263,4 @@ impl Applier<'_> {
 fn open_child(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
-}
-
-fn refused(entry: &Entry, refusal: Refusal) -> ApplyError {
-    ApplyError::Refused {
-        entry: entry.name(),
-        refusal,
-    }
-}
-
-pub(super) fn call(entry: &Entry, call: &'static str) -> impl FnOnce(Errno) -> ApplyError {
-    let entry = entry.name();
-    move |errno| ApplyError::Call { entry, call, errno }
-}
-
-fn walked(entry: &Entry) -> impl FnOnce(WalkError) -> ApplyError {
-    let name = entry.name();
-    move |error| {
-        let refusal = match error {
-            WalkError::NotADirectory => Refusal::NotADirectory,
-            WalkError::Loop => Refusal::Loop,
-            WalkError::Depth => Refusal::Depth,
-            WalkError::Errno(errno) => {
-                return ApplyError::Call {
-                    entry: name,
-                    call: "open parent of",
-                    errno,
-                };
-            }
-        };
-        ApplyError::Refused { entry: name, refusal }
-    }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
-use super::apply::{ApplyError, call};
+use super::failure::{ApplyError, call};
 use super::plan::{XattrRule, xattr_rule};
 use super::tar_stream::{Entry, Kind};
 

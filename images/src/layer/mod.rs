@@ -10,26 +10,25 @@ mod apply;
 mod attributes;
 mod channel;
 mod decompress;
+mod failure;
 mod parents;
 mod pax;
 mod plan;
 mod sparse;
 pub(crate) mod tar_stream;
 mod walk;
-mod whiteout;
 
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 
-pub use apply::ApplyError;
 pub(crate) use channel::ChannelReader;
 pub(crate) use decompress::Decompressor;
+pub use failure::ApplyError;
 pub(crate) use parents::adopt_parents;
 pub use plan::Refusal;
 use serde::{Deserialize, Serialize};
 pub use tar_stream::TarError;
 use tar_stream::TarStream;
-pub(crate) use whiteout::{OPAQUE_XATTR, is_whiteout};
 
 use crate::digest::{Digest, Hasher};
 use crate::limits::Limits;
@@ -77,7 +76,7 @@ pub enum UnpackError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The stream failed.
-    #[error("read layer: {0}")]
+    #[error("read layer")]
     Read(#[from] io::Error),
     /// The uncompressed content is not what the configuration says.
     #[error("uncompressed layer has digest {found}, the image configuration says {expected}")]
@@ -141,7 +140,10 @@ impl UnpackError {
         match self {
             Self::Apply(ApplyError::Call { .. }) => crate::Kind::Internal,
             Self::Apply(ApplyError::Refused { .. }) => crate::Kind::InvalidArgument,
-            _ => crate::Kind::Corrupt,
+            Self::Apply(ApplyError::Tar(_) | ApplyError::Copy { .. })
+            | Self::Read(_)
+            | Self::DiffId { .. }
+            | Self::Trailing { .. } => crate::Kind::Corrupt,
         }
     }
 }

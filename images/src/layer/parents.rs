@@ -6,11 +6,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timestamps};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Timestamps};
 use rustix::io::Errno;
 
+use super::walk::remove_tree;
 use crate::lookup::{Found, Merged};
-use crate::remove::{children, remove_tree};
 
 /// Repairs the directories `implied` (parents first) of the layer at `root`, seen on top of `lower`.
 pub(crate) fn adopt_parents(root: BorrowedFd<'_>, lower: &Merged, implied: &[Vec<u8>]) -> Result<(), Errno> {
@@ -96,7 +96,7 @@ fn relocate(root: BorrowedFd<'_>, lower: &Merged, from: &[u8], to: &[u8]) -> Res
 
 /// Moves all children of `from` into `to`; directories on both sides are merged, other namesakes replaced.
 fn merge(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-    for (name, _) in children(from)? {
+    for name in names(from)? {
         let name = name.as_slice();
         match rustix::fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => {}
@@ -113,9 +113,21 @@ fn merge(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
             merge(&open(from.as_fd(), name)?, &open(to.as_fd(), name)?)?;
             rustix::fs::unlinkat(from, name, AtFlags::REMOVEDIR)?;
         } else {
-            remove_tree(to.as_fd(), name)?;
+            remove_tree(to, name)?;
             rustix::fs::renameat(from, name, to, name)?;
         }
     }
     Ok(())
+}
+
+fn names(directory: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
 }

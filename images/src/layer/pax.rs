@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::tar_stream::TarError;
-
 /// PAX records, and what GNU's extension entries say, for the next entry.
 #[derive(Clone, Default)]
 pub(super) struct Pax {
@@ -48,14 +46,11 @@ impl Pax {
         self.records.iter().filter_map(named).collect()
     }
 
-    /// The map of the formats 0.0 (repeated keys) and 0.1 (one comma-separated list).
-    pub(super) fn sparse_0(&self) -> Result<Vec<u64>, Option<TarError>> {
+    /// The map of the formats 0.0 (repeated keys) and 0.1 (one comma-separated list); `None` when it is malformed.
+    pub(super) fn sparse_0(&self) -> Option<Vec<u64>> {
         match self.get("GNU.sparse.map") {
-            Some(list) => list
-                .split(|b| *b == b',')
-                .map(|n| decimal(n).ok_or(None))
-                .collect(),
-            None => Ok(self.sparse_numbers.clone()),
+            Some(list) => list.split(|b| *b == b',').map(decimal).collect(),
+            None => Some(self.sparse_numbers.clone()),
         }
     }
 }

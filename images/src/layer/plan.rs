@@ -2,8 +2,8 @@
 
 use super::tar_stream::{Entry, Kind, lossy};
 use super::walk::DEPTH_MAX;
-use super::whiteout::{Marker, marker};
 use crate::limits::Limits;
+use crate::whiteout::{Marker, marker};
 
 /// Device nodes a container may have; anything else in an image is an attack or a mistake. (major, minor)
 const DEVICES: [(u32, u32); 10] = [

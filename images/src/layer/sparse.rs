@@ -23,7 +23,7 @@ impl<R: Read> TarStream<R> {
         } else if let Some(real) = pax.number("GNU.sparse.realsize").map_err(|()| None)? {
             (self.pax_sparse_1_0()?, real)
         } else if let Some(real) = pax.number("GNU.sparse.size").map_err(|()| None)? {
-            (pax.sparse_0()?, real)
+            (pax.sparse_0().ok_or(None)?, real)
         } else {
             return Ok((None, stored));
         };

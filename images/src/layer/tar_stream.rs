@@ -19,7 +19,7 @@ const PATH_MAX: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
     /// The source failed or ended early.
-    #[error("read archive: {0}")]
+    #[error("read archive")]
     Read(#[from] io::Error),
     /// A header's checksum is wrong: not a tar archive, or damaged.
     #[error("entry after {after:?}: header checksum is wrong")]

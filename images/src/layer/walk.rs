@@ -5,12 +5,14 @@
 //! hold `lib -> usr/lib` and then `lib/x`).
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::whiteout::{OPAQUE_XATTR, is_whiteout};
+use crate::whiteout::{OPAQUE_XATTR, is_whiteout};
 
 /// Keeps removal and the walk within the process's descriptors; far beyond what images use.
 pub(crate) const DEPTH_MAX: usize = 256;
@@ -174,6 +176,12 @@ pub(crate) fn make(parent: BorrowedFd<'_>, name: &[u8], deleted: bool) -> Result
 
 pub(crate) fn set_opaque(directory: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::fs::fsetxattr(directory, OPAQUE_XATTR, b"y", rustix::fs::XattrFlags::empty())
+}
+
+/// Removes a name with all it holds.
+pub(crate) fn remove_tree(parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    coracle_linux::tree::remove_at(parent.as_fd(), OsStr::from_bytes(name))
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 fn components(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {

@@ -6,33 +6,32 @@
 //!      -> 429, 5xx, broken connection -> wait, again (at most ATTEMPTS times)
 //! ```
 
+mod redirect;
+mod token;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, RETRY_AFTER, USER_AGENT,
-    WWW_AUTHENTICATE,
-};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioExecutor;
 
 use super::RegistryError;
-use super::auth::{Challenge, Credentials, Token, percent_encode};
+use super::auth::{Challenge, Credentials, percent_encode};
+use super::body::{read_all, shown, words};
 use super::connect::Connector;
 use super::hosts::Host;
 use super::tls;
+use redirect::redirected;
 
 const ATTEMPTS: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest a server's Retry-After is obeyed.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// A body that brings nothing for this long is broken.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const REDIRECTS_MAX: u32 = 10;
-const TOKEN_MAX: u64 = 1 << 20;
 const ERROR_BODY_MAX: u64 = 8 << 10;
 
 type Http = hyper_util::client::legacy::Client<Connector, Full<Bytes>>;
@@ -144,82 +143,6 @@ impl Client {
             .clone()
     }
 
-    async fn answer(&self, challenges: &[Challenge]) -> Result<Option<HeaderValue>, RegistryError> {
-        for challenge in challenges {
-            match (challenge, &self.credentials) {
-                (_, Some(Credentials::Registry(_))) => return Ok(None),
-                (Challenge::Basic, Some(Credentials::Basic(basic))) => return Ok(Some(basic.clone())),
-                (Challenge::Basic, _) => {}
-                (
-                    Challenge::Bearer {
-                        realm,
-                        service,
-                        scope,
-                    },
-                    _,
-                ) => {
-                    let scope = scope
-                        .clone()
-                        .unwrap_or_else(|| format!("repository:{}:pull", self.repository));
-                    return self.token(realm, service.as_deref(), &scope).await.map(Some);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Asks the token service (distribution spec of the docker registry, "token authentication").
-    async fn token(
-        &self,
-        realm: &str,
-        service: Option<&str>,
-        scope: &str,
-    ) -> Result<HeaderValue, RegistryError> {
-        let bad = || RegistryError::BadRealm {
-            host: self.host.authority.clone(),
-            realm: realm.to_owned(),
-        };
-        let base: Uri = realm.parse().map_err(|_| bad())?;
-        // A registry reached over TLS must not send credentials elsewhere in the clear.
-        if !matches!(base.scheme_str(), Some("http" | "https"))
-            || (self.host.https && base.scheme_str() != Some("https"))
-        {
-            return Err(bad());
-        }
-        let service = service
-            .map(|s| format!("service={}&", percent_encode(s)))
-            .unwrap_or_default();
-        let fields = format!("{service}scope={}", percent_encode(scope));
-        let separator = if realm.contains('?') { '&' } else { '?' };
-        let with_query: Uri = format!("{realm}{separator}{fields}").parse().map_err(|_| bad())?;
-        let request = match &self.credentials {
-            Some(Credentials::Identity(refresh)) => {
-                let form = format!(
-                    "grant_type=refresh_token&client_id=coracle&{fields}&refresh_token={}",
-                    percent_encode(refresh)
-                );
-                let request = Request::builder().method(Method::POST).uri(&base);
-                request
-                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(Full::from(form))
-            }
-            Some(Credentials::Basic(basic)) => Request::builder()
-                .uri(&with_query)
-                .header(AUTHORIZATION, basic.clone())
-                .body(Full::default()),
-            _ => Request::builder().uri(&with_query).body(Full::default()),
-        };
-        let response = self.send(request.map_err(|_| bad())?).await?;
-        let response = self.checked(&base, response).await?;
-        let bytes = read_all(&base, response, TOKEN_MAX).await?;
-        let token = serde_json::from_slice::<Token>(&bytes)
-            .ok()
-            .and_then(Token::header);
-        token.ok_or_else(|| RegistryError::BadToken {
-            realm: realm.to_owned(),
-        })
-    }
-
     /// Sends the request, following redirects. Credentials and own headers only go to the host they are for.
     async fn follow(
         &self,
@@ -262,7 +185,7 @@ impl Client {
         let url = shown(request.uri());
         match tokio::time::timeout(HEADER_TIMEOUT, self.http.request(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(cause)) => Err(RegistryError::Request { url, cause }),
+            Ok(Err(source)) => Err(RegistryError::Request { url, source }),
             Err(_) => Err(RegistryError::Timeout {
                 url,
                 seconds: HEADER_TIMEOUT.as_secs(),
@@ -289,16 +212,6 @@ impl Client {
     }
 }
 
-/// A URL for messages: without the query, which may hold signatures.
-pub(super) fn shown(uri: &Uri) -> String {
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    format!(
-        "{}://{authority}{}",
-        uri.scheme_str().unwrap_or_default(),
-        uri.path()
-    )
-}
-
 /// Whether and how long to wait before asking again.
 fn retry_pause(response: &Response<Incoming>, wait: Duration) -> Option<Duration> {
     let status = response.status();
@@ -310,103 +223,4 @@ fn retry_pause(response: &Response<Incoming>, wait: Duration) -> Option<Duration
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     Some(asked.map_or(wait, Duration::from_secs).min(LONGEST_WAIT))
-}
-
-fn redirected(from: &Uri, response: &Response<Incoming>) -> Result<Uri, RegistryError> {
-    let location = response
-        .headers()
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let bad = || RegistryError::BadRedirect {
-        url: shown(from),
-        location: location.chars().take(200).collect(),
-    };
-    let text = match location.split_once("://") {
-        Some(_) => location.to_owned(),
-        None if location.starts_with("//") => format!("{}:{location}", from.scheme_str().unwrap_or_default()),
-        None if location.starts_with('/') => {
-            let authority = from.authority().map_or("", |authority| authority.as_str());
-            format!(
-                "{}://{authority}{location}",
-                from.scheme_str().unwrap_or_default()
-            )
-        }
-        None => return Err(bad()),
-    };
-    let to: Uri = text.parse().map_err(|_| bad())?;
-    let downgrade = from.scheme_str() == Some("https") && to.scheme_str() != Some("https");
-    if downgrade || to.authority().is_none() || !matches!(to.scheme_str(), Some("http" | "https")) {
-        return Err(bad());
-    }
-    Ok(to)
-}
-
-/// Reads a small body.
-pub(super) async fn read_all(
-    uri: &Uri,
-    response: Response<Incoming>,
-    limit: u64,
-) -> Result<Vec<u8>, RegistryError> {
-    let mut body = response.into_body();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = next_chunk(uri, &mut body).await? {
-        if bytes.len() as u64 + chunk.len() as u64 > limit {
-            return Err(RegistryError::TooLarge {
-                url: shown(uri),
-                limit,
-            });
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
-/// The next part of a body; `None` at its end.
-pub(super) async fn next_chunk(uri: &Uri, body: &mut Incoming) -> Result<Option<Bytes>, RegistryError> {
-    loop {
-        let frame = tokio::time::timeout(IDLE_TIMEOUT, body.frame())
-            .await
-            .map_err(|_| RegistryError::Timeout {
-                url: shown(uri),
-                seconds: IDLE_TIMEOUT.as_secs(),
-            })?;
-        match frame {
-            None => return Ok(None),
-            Some(Err(cause)) => {
-                return Err(RegistryError::Body {
-                    url: shown(uri),
-                    cause,
-                });
-            }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => return Ok(Some(data)),
-                Err(_) => {} // trailers
-            },
-        }
-    }
-}
-
-/// The messages of a distribution error body, or its beginning.
-fn words(body: &[u8]) -> String {
-    let parsed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let errors = parsed.as_ref().and_then(|value| value.get("errors")?.as_array());
-    let text = match errors {
-        Some(errors) => {
-            let word = |error: &serde_json::Value, key: &str| {
-                error
-                    .get(key)
-                    .and_then(|word| word.as_str())
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            let each = errors
-                .iter()
-                .map(|error| format!("{}: {}", word(error, "code"), word(error, "message")));
-            each.collect::<Vec<_>>().join("; ")
-        }
-        None => String::from_utf8_lossy(body).trim().to_owned(),
-    };
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
 }

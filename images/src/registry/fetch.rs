@@ -8,7 +8,8 @@ use hyper::body::{Body as _, Bytes};
 use hyper::{StatusCode, Uri};
 use tokio::sync::mpsc;
 
-use super::client::{Client, Wanted, next_chunk, read_all};
+use super::body::{next_chunk, read_all};
+use super::client::{Client, Wanted};
 use super::{RegistryError, auth, hosts};
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{Descriptor, MANIFEST_TYPES};

@@ -20,7 +20,7 @@ const FILE: &str = "hosts.toml";
 #[derive(Debug, thiserror::Error)]
 pub enum HostsError {
     /// Cannot be read.
-    #[error("{path:?}: {source}")]
+    #[error("{path:?}")]
     Read {
         /// The file or directory.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum HostsError {
         source: std::io::Error,
     },
     /// Not TOML, an unknown key or a wrong type; the text names it.
-    #[error("{path:?}: {source}")]
+    #[error("{path:?}")]
     Parse {
         /// The file.
         path: PathBuf,
@@ -336,7 +336,7 @@ mod tests {
     use super::*;
 
     fn hosts(text: &str, domain: &str) -> Result<Vec<Host>, String> {
-        plan(Path::new("/certs/hosts.toml"), text, domain).map_err(|error| error.to_string())
+        plan(Path::new("/certs/hosts.toml"), text, domain).map_err(|error| crate::chain::chain(&error))
     }
 
     fn urls(hosts: &[Host]) -> Vec<String> {

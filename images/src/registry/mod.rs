@@ -4,6 +4,7 @@
 //! has them.
 
 mod auth;
+mod body;
 mod client;
 mod connect;
 mod fetch;
@@ -18,19 +19,20 @@ use hyper::StatusCode;
 pub use tls::TlsError;
 
 use crate::Kind;
+use crate::chain::chain;
 use crate::digest::Digest;
 
 /// Why a registry cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The host configuration is wrong.
-    #[error("registry configuration {0}")]
+    #[error("registry configuration")]
     Hosts(#[from] HostsError),
     /// The credentials cannot be used.
-    #[error("credentials: {0}")]
+    #[error("credentials")]
     Auth(#[from] AuthError),
     /// TLS cannot be set up.
-    #[error("registry configuration {0}")]
+    #[error("registry configuration")]
     Tls(#[from] TlsError),
     /// No host may be asked.
     #[error("no host for {name} has the capability that is needed (see hosts.toml)")]
@@ -48,20 +50,20 @@ pub enum RegistryError {
         url: String,
     },
     /// The request could not be sent or answered.
-    #[error("GET {url}: {}", chain(.cause))]
+    #[error("GET {url}")]
     Request {
         /// Where.
         url: String,
-        /// Why. Told in full, so that whoever prints sources does not say it twice.
-        cause: hyper_util::client::legacy::Error,
+        /// Why.
+        source: hyper_util::client::legacy::Error,
     },
     /// The body broke off.
-    #[error("GET {url}: {}", chain(.cause))]
+    #[error("GET {url}")]
     Body {
         /// Where.
         url: String,
-        /// Why, as above.
-        cause: hyper::Error,
+        /// Why.
+        source: hyper::Error,
     },
     /// Nothing came.
     #[error("GET {url}: nothing received for {seconds} s")]
@@ -177,15 +179,15 @@ impl RegistryError {
 
     /// The host cannot be reached.
     fn is_connect(&self) -> bool {
-        matches!(self, Self::Request { cause, .. } if cause.is_connect())
+        matches!(self, Self::Request { source, .. } if source.is_connect())
     }
 
     /// The TLS handshake failed; it will again.
     fn is_tls(&self) -> bool {
-        let Self::Request { cause, .. } = self else {
+        let Self::Request { source, .. } = self else {
             return false;
         };
-        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(cause);
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(source);
         while let Some(error) = next {
             if error.is::<rustls::Error>() {
                 return true;
@@ -221,30 +223,28 @@ impl RegistryError {
             Self::Status { status, .. } => match status.as_u16() {
                 401 | 403 => Kind::Unauthorized,
                 404 => Kind::NotFound,
-                _ => Kind::Unavailable,
+                _ => Kind::Unavailable, // of all numbers that HTTP has
             },
             Self::Digest { .. } | Self::Size { .. } | Self::TooLarge { .. } => Kind::Corrupt,
             // What the registry itself said counts most; it is asked last.
             Self::All(all) => all.last().map_or(Kind::Unavailable, |(_, error)| error.kind()),
-            _ => Kind::Unavailable,
+            Self::BadUrl { .. }
+            | Self::Request { .. }
+            | Self::Body { .. }
+            | Self::Timeout { .. }
+            | Self::Redirects { .. }
+            | Self::BadRedirect { .. }
+            | Self::BadRealm { .. }
+            | Self::BadToken { .. }
+            | Self::Short { .. }
+            | Self::Unwanted => Kind::Unavailable,
         }
     }
 }
 
 fn each(all: &[(String, RegistryError)]) -> String {
     all.iter()
-        .map(|(host, error)| format!("{host}: {error}"))
+        .map(|(host, error)| format!("{host}: {}", chain(error)))
         .collect::<Vec<_>>()
         .join("; ")
-}
-
-/// hyper's errors keep the cause one level down.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -31,7 +31,7 @@ pub(crate) struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// Unreadable, or not PEM.
-    #[error("{path:?}: {source}")]
+    #[error("{path:?}")]
     Pem {
         /// The file.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum TlsError {
         source: rustls::pki_types::pem::Error,
     },
     /// A certificate or key is not usable.
-    #[error("{path:?}: {source}")]
+    #[error("{path:?}")]
     Certificate {
         /// The file.
         path: PathBuf,
@@ -47,8 +47,8 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// The library refuses the settings.
-    #[error("TLS: {0}")]
-    Settings(rustls::Error),
+    #[error("TLS settings")]
+    Settings(#[source] rustls::Error),
 }
 
 /// Builds the client side of TLS.

@@ -9,6 +9,7 @@ use super::records::{Change, ImageRecord, LayerRecord};
 use super::staging::{Layer, StagedLayer};
 use super::state::State;
 use super::{Inner, StoreError};
+use crate::chain::chain;
 use crate::digest::Digest;
 use crate::image::{Image, LayerNumber};
 use crate::layer::{RootAttributes, adopt_parents};
@@ -172,7 +173,13 @@ impl Inner {
     /// Forgets and removes layers that nobody needs. Called by the janitor.
     pub(super) fn collect(&self) {
         let _writer = self.writer();
-        let garbage = take_garbage(&mut self.state());
+        let (garbage, unrecorded) = {
+            let mut state = self.state();
+            (take_garbage(&mut state), state.take_unrecorded())
+        };
+        unrecorded
+            .into_iter()
+            .for_each(|number| self.send(Job::Remove(number)));
         if garbage.is_empty() {
             return;
         }
@@ -181,7 +188,7 @@ impl Inner {
             delete_layers,
             ..Change::default()
         }) {
-            tracing::warn!(%error, "unused layers not removed");
+            tracing::warn!(error = chain(&error), "unused layers not removed");
             self.state().layers.extend(garbage);
             return;
         }
@@ -210,7 +217,7 @@ impl Inner {
             put_layers,
             ..Change::default()
         }) {
-            tracing::warn!(%error, "layers not marked as synced");
+            tracing::warn!(error = chain(&error), "layers not marked as synced");
         }
     }
 }

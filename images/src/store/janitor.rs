@@ -6,15 +6,16 @@
 //! ```
 //! A job that fails is logged and left to the next open, which finds every directory without a record.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Weak;
 use std::sync::mpsc::Receiver;
 
+use coracle_linux::tree;
 use tokio::sync::oneshot;
 
 use super::Inner;
 use crate::image::LayerNumber;
-use crate::remove::remove_tree;
 
 pub(crate) enum Job {
     /// Remove a layer's directory that no record names.
@@ -56,8 +57,8 @@ fn run(jobs: &Receiver<Job>, layers: &OwnedFd, inner: &Weak<Inner>) {
 fn work(job: Job, layers: &OwnedFd, inner: &Weak<Inner>) {
     match job {
         Job::Remove(number) => {
-            if let Err(errno) = remove_tree(layers.as_fd(), number.to_string().as_bytes()) {
-                tracing::warn!(layer = %number, %errno, "layer directory not removed");
+            if let Err(error) = tree::remove_at(layers.as_fd(), OsStr::new(&number.to_string())) {
+                tracing::warn!(layer = %number, %error, "layer directory not removed");
             }
         }
         Job::Sync(numbers) => sync(&numbers, layers, inner),

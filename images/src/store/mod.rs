@@ -1,9 +1,10 @@
 //! The image store: layers as directories, records in one crash-safe file, everything else in memory.
 //!
 //! ```text
-//!  ROOT/images.redb   records of images and layers (locked: one process at a time)
-//!  ROOT/layers/N/     layer N, directly usable as an overlayfs lower directory
-//!  ROOT/tmp/          spooled archives
+//!  ROOT/images.records  records of images and layers (ROOT is locked: one process at a time)
+//!  ROOT/configs/        image configurations
+//!  ROOT/layers/N/       layer N, directly usable as an overlayfs lower directory
+//!  ROOT/tmp/            spooled archives
 //! ```
 //! A layer's directory is filled first and recorded, together with its image, in one transaction when all digests fit. A
 //! directory without a record is half made, or half removed: open() removes it. Records say whether the files have reached the
@@ -34,7 +35,7 @@ use crate::limits::Limits;
 use crate::lookup::{LookupError, Merged};
 use crate::manifest::ManifestError;
 use crate::platform::Platform;
-use crate::usage::Usage;
+use coracle_linux::tree::Usage;
 
 /// What can be chosen about a store.
 #[derive(Clone, Debug)]
@@ -65,7 +66,7 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A directory or file cannot be made or read.
-    #[error("image store {path:?}: {source}")]
+    #[error("image store {path:?}")]
     Path {
         /// Which one.
         path: PathBuf,
@@ -73,7 +74,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The records cannot be opened; `RecordsError::Locked` when another process has them.
-    #[error("image store {path:?}: {source}")]
+    #[error("image store {path:?}")]
     Records {
         /// The file.
         path: PathBuf,
@@ -89,10 +90,10 @@ pub enum StoreError {
     #[error("image {0:?} not found")]
     NotFound(String),
     /// The records cannot be changed.
-    #[error("image records: {0}")]
+    #[error("image records")]
     Records(#[from] RecordsError),
     /// A layer's implied directories cannot be given their attributes.
-    #[error("layer {layer}: adopt directories of lower layers: {source}")]
+    #[error("layer {layer}: adopt directories of lower layers")]
     Adopt {
         /// The layer.
         layer: Digest,
@@ -135,19 +136,18 @@ impl Store {
         for path in [root, &layers_path, &temporary] {
             open::make_directory(path)?;
         }
-        let records_path = root.join("images.redb");
         let in_records = |source| OpenError::Records {
-            path: records_path.clone(),
+            path: root.to_owned(),
             source,
         };
-        let records = Records::open(&records_path).map_err(in_records)?;
+        let (records, saved) = Records::open(root).map_err(in_records)?;
         let directories = open::empty_and_list(&temporary, &layers_path)?;
-        let (mut state, stale) = open::remember(records.load().map_err(in_records)?, &directories, &options);
+        let (mut state, stale) = open::remember(saved, &directories, &options);
         records.apply(&stale).map_err(in_records)?;
         for (owner, lower) in in_use {
             state.hold(owner, &numbers(lower));
         }
-        let work = open::leftovers(&state, &directories);
+        let work = open::leftovers(&mut state, &directories);
         let janitor_fd = open::open_directory(&layers_path)?;
         let (janitor, jobs) = std::sync::mpsc::channel();
         let inner = Arc::new(Inner {

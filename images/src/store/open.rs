@@ -12,15 +12,19 @@ use super::janitor::Job;
 use super::records::{Change, Saved};
 use super::state::State;
 use super::{OpenError, Options};
+use crate::chain::chain;
 use crate::image::LayerNumber;
 
-/// What the janitor has to do first: unrecorded directories, unused layers, layers whose sync was cut short.
-pub(super) fn leftovers(state: &State, directories: &BTreeSet<LayerNumber>) -> Vec<Job> {
+/// What the janitor has to do first: unrecorded directories, unused layers, layers whose sync was cut short. A directory without a
+/// record that a container stands on (the records were damaged) stays until the container goes.
+pub(super) fn leftovers(state: &mut State, directories: &BTreeSet<LayerNumber>) -> Vec<Job> {
     let unrecorded = directories
         .iter()
-        .filter(|number| !state.layers.contains_key(number));
-    let mut jobs: Vec<Job> = unrecorded.map(|number| Job::Remove(*number)).collect();
-    jobs.push(Job::Collect);
+        .filter(|number| !state.layers.contains_key(number))
+        .copied()
+        .collect();
+    state.set_unrecorded(unrecorded);
+    let mut jobs = vec![Job::Collect];
     let unsynced: Vec<LayerNumber> = state
         .layers
         .iter()
@@ -63,7 +67,7 @@ pub(super) fn remember(
             refused => {
                 let reason = refused.map_or_else(
                     || "a layer had not reached the disk".to_owned(),
-                    |result| result.err().map(|error| error.to_string()).unwrap_or_default(),
+                    |result| result.err().map(|error| chain(&error)).unwrap_or_default(),
                 );
                 tracing::warn!(image = %id, reason, "image dropped");
                 stale.delete_images.push(id);

@@ -1,6 +1,6 @@
 //! The store's memory: images, layers, and who needs which layer. Pure bookkeeping, no files.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::records::{ImageRecord, LayerRecord};
@@ -18,6 +18,8 @@ pub(crate) struct State {
     pub(crate) layers: BTreeMap<LayerNumber, LayerRecord>,
     /// Containers and what they stand on.
     holds: HashMap<String, Vec<LayerNumber>>,
+    /// Directories that no record names.
+    unrecorded: BTreeSet<LayerNumber>,
     /// Layers that pulls in progress build on.
     leases: HashMap<LayerNumber, usize>,
     next: u32,
@@ -76,6 +78,20 @@ impl State {
 
     pub(crate) fn release(&mut self, owner: &str) -> bool {
         self.holds.remove(owner).is_some()
+    }
+
+    pub(crate) fn set_unrecorded(&mut self, directories: BTreeSet<LayerNumber>) {
+        self.unrecorded = directories;
+    }
+
+    /// Directories that neither a record names nor a container stands on; each is given out once.
+    pub(crate) fn take_unrecorded(&mut self) -> BTreeSet<LayerNumber> {
+        let held: HashSet<LayerNumber> = self.holds.values().flatten().copied().collect();
+        let (kept, free) = std::mem::take(&mut self.unrecorded)
+            .into_iter()
+            .partition(|number| held.contains(number));
+        self.unrecorded = kept;
+        free
     }
 
     /// Layers that no image, container or pull needs.

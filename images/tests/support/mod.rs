@@ -207,6 +207,14 @@ impl Built {
     }
 }
 
+/// What is told of an error: itself and its causes.
+pub fn told(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| (*error).source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
 /// Names in a directory.
 pub fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(directory)

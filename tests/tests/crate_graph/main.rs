@@ -62,21 +62,16 @@ const MOST_LINES_OF_A_FILE: usize = 400;
 const MOST_LINES_OF_A_FUNCTION: usize = 60;
 
 /// Circles that stand, as crate, parent module, members: each of them needs its reason.
-const KNOWN_CIRCLES: &[(&str, &str, &[&str])] = &[
-    ("coracle-images", "", &["layer", "lookup"]),
-    ("coracle-images", "layer", &["apply", "attributes"]),
-    ("coracle-images", "layer", &["pax", "tar_stream"]),
-    ("coracle-integration", "", &["cgroups", "node"]),
-];
+const KNOWN_CIRCLES: &[(&str, &str, &[&str])] = &[("coracle-integration", "", &["cgroups", "node"])];
 
 /// Files that are longer.
-const KNOWN_LONG_FILES: &[&str] = &["images/src/layer/apply.rs", "images/src/registry/client.rs"];
+const KNOWN_LONG_FILES: &[&str] = &[];
 
 /// Functions that are longer, as `file:line name` begins.
 const KNOWN_LONG_FUNCTIONS: &[&str] = &[];
 
 /// Folders in which error texts still have their causes in them.
-const KNOWN_REPEATED_CAUSES: &[&str] = &["images/"];
+const KNOWN_REPEATED_CAUSES: &[&str] = &[];
 
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "types", "core", "misc"];
