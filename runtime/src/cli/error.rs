@@ -5,7 +5,6 @@ use coracle_linux::seal::SealError;
 use coracle_runtime::cgroup::SetupError;
 use coracle_runtime::exec::ExecError;
 use coracle_runtime::hooks::HookError;
-
 use coracle_runtime::seccomp::SeccompError;
 use coracle_runtime::spec::SpecError;
 use coracle_runtime::state::{RecordError, Status, StoreError};
@@ -107,4 +106,36 @@ pub(crate) enum CliError {
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_said_once_and_the_last_is_the_kernels() {
+        let denied = io::Error::from_raw_os_error(13);
+        let error = CliError::from(StoreError::File {
+            doing: "reading",
+            path: PathBuf::from("/run/coracle/c/state.json"),
+            source: denied,
+        });
+        assert_eq!(
+            chain(&error),
+            "reading /run/coracle/c/state.json: Permission denied (os error 13)"
+        );
+        let error = CliError::from(CreateError::from(SetupError::Field {
+            field: "linux.resources.cpu.shares",
+            source: CgroupError::Write {
+                file: PathBuf::from("/sys/fs/cgroup/cpu/c/cpu.shares"),
+                value: "7".into(),
+                source: io::Error::from_raw_os_error(22),
+            },
+        }));
+        assert_eq!(
+            chain(&error),
+            "linux.resources.cpu.shares: write \"7\" to /sys/fs/cgroup/cpu/c/cpu.shares: \
+             Invalid argument (os error 22)"
+        );
+    }
 }

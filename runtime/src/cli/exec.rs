@@ -138,7 +138,7 @@ fn request(global: &Global, args: &ArgMatches) -> Result<ExecRequest, CliError> 
     match record.status(&dir)? {
         Status::Paused if !args.get_flag("ignore-paused") => return Err(CliError::ExecPaused),
         Status::Stopped | Status::Creating => return Err(CliError::ExecStopped),
-        _ => {}
+        Status::Created | Status::Running | Status::Paused => {}
     }
     let (Some(pidfd), Some(pid)) = (record.process()?, Pid::from_raw(record.pid)) else {
         return Err(CliError::ExecStopped);

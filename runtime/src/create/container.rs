@@ -112,7 +112,16 @@ impl Starting {
             match ToMaker::receive(socket.as_fd()).map_err(StartError::Channel)? {
                 None => return Poll::Pending,
                 Some(ToMaker::Failed(text)) => return Poll::Ready(Err(StartError::Exec(text))),
-                Some(_) => self.socket = None,
+                // Since it was ready, a failure is all that it may still say: the end comes from its execve.
+                Some(
+                    ToMaker::End
+                    | ToMaker::Ready
+                    | ToMaker::RunHooks
+                    | ToMaker::Cloned(..)
+                    | ToMaker::Console(_)
+                    | ToMaker::SeccompListener(_)
+                    | ToMaker::Warning(_),
+                ) => self.socket = None,
             }
             if !self.poststart.is_empty() {
                 let hooks = HookRun::start(

@@ -109,7 +109,10 @@ impl Executing {
                 Some(ToMaker::SeccompListener(number)) => self.hand_over_listener(number)?,
                 Some(ToMaker::Warning(text)) => self.warnings.push(text),
                 Some(ToMaker::Failed(text)) => return Poll::Ready(Err(ExecError::Process(text))),
-                Some(_) => return Poll::Ready(self.running()),
+                // The end comes from its execve; only a first process says the other two.
+                Some(ToMaker::End | ToMaker::RunHooks | ToMaker::Ready) => {
+                    return Poll::Ready(self.running());
+                }
             }
         }
     }
