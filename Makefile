@@ -9,6 +9,8 @@ SHELL := /bin/bash
 
 CACHE := $(or $(CORACLE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/coracle)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# The first line of each recipe that calls cargo.
+PINNED_RUST = toolchain=$$(.ci/toolchain); [ -z "$$toolchain" ] || export RUSTUP_TOOLCHAIN="$$toolchain"
 # What runs on a node, and what only tests and the demo use.
 PROGRAMS := coracle coracle-shim coracle-cni coracled coraclectl
 FIXTURES := coracle-payload coracle-image
@@ -25,14 +27,16 @@ demo: host build setup-demo
 	@examples/demo.sh
 
 test: host setup-test check build
-	@integration/tools/build test
+	@$(PINNED_RUST)
+	integration/tools/build test
 	.ci/test
 
 setup-%:
 	@.ci/setup $*
 
 build: setup-build
-	@triple=$$(.ci/target)
+	@$(PINNED_RUST)
+	triple=$$(.ci/target)
 	case $$triple in *-gnu) export RUSTFLAGS="$${RUSTFLAGS:-} -Ctarget-feature=+crt-static" ;; esac
 	cargo build --release --locked --target $$triple $(addprefix --bin ,$(PROGRAMS) $(FIXTURES))
 	mkdir -p bin
@@ -43,13 +47,15 @@ build: setup-build
 	ls -l bin | awk 'NR > 1 && $$9 ~ /^coracle/ { printf "  bin/%-18s %6.2f MB\n", $$9, $$5 / 1e6 }'
 
 check: setup-check
-	@cargo fmt --all -- --check
+	@$(PINNED_RUST)
+	cargo fmt --all -- --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	# Advisories are not checked: they come from a repository of their own, which is not reachable from every machine.
 	$(CACHE)/cargo-deny --all-features check bans licenses sources
 
 bench: host setup-bench build
-	@integration/tools/build bench
+	@$(PINNED_RUST)
+	integration/tools/build bench
 	cargo run --release --locked -p coracle-integration --bin coracle-bench
 
 clean:
