@@ -3,10 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use crate::node::Node;
 use crate::wait;
 
 /// Every directory below `path` (absolute, as cgroups name themselves) in any hierarchy, itself too, deepest first.
@@ -40,26 +38,6 @@ pub fn create(path: &str) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A command whose program runs in the cgroup `path` of every hierarchy from its first instruction; the cgroup is made.
-///
-/// # Panics
-/// When it cannot be made.
-#[must_use]
-pub fn command_in(node: &Node, path: &str, program: &Path) -> Command {
-    create(path).unwrap_or_else(|error| panic!("make the cgroup {path}: {error}"));
-    let mut command = node.command("/bin/sh");
-    // `0` is the writer itself; the program takes its place.
-    let script = "for hierarchy in /sys/fs/cgroup/*/; do
-            procs=\"$hierarchy$0/cgroup.procs\"
-            if [ -w \"$procs\" ]; then echo 0 > \"$procs\"; fi
-        done
-        exec \"$@\"";
-    command
-        .args(["-c", script, path.trim_start_matches('/')])
-        .arg(program);
-    command
 }
 
 /// Processor time used so far by everything that ran in the cgroup `path` or below, the dead included.

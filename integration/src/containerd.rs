@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cri::Cri;
 use crate::image::Image;
 use crate::node::Node;
-use crate::{cgroups, daemon, programs, wait};
+use crate::{daemon, programs, wait};
 
 /// The image of containerd's pause container: the payload, asleep.
 const PAUSE: &str = "localhost/coracle/pause:1";
@@ -40,7 +40,8 @@ impl<'node> Containerd<'node> {
             .expect("a folder")
             .to_path_buf();
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", tools.display());
-        let child = cgroups::command_in(node, cgroup, &programs::tool("containerd"))
+        let child = node
+            .command_in(cgroup, &programs::tool("containerd"))
             .env("PATH", path)
             .arg("--config")
             .arg(folder.join("config.toml"))

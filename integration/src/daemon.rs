@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cri::{self, Cri};
 use crate::image::Image;
 use crate::node::Node;
-use crate::{cgroups, programs, wait};
+use crate::{programs, wait};
 
 /// Opening the records syncs them, and the disk may be busy with what was built a moment ago.
 const START: Duration = Duration::from_secs(30);
@@ -222,7 +222,7 @@ impl<'node> Daemon<'node> {
             .expect("the log");
         let program = programs::ours("coracled");
         let mut command = match &self.settings.own_cgroup {
-            Some(cgroup) => cgroups::command_in(self.node, cgroup, &program),
+            Some(cgroup) => self.node.command_in(cgroup, &program),
             None => self.node.command(program),
         };
         command

@@ -38,7 +38,7 @@ struct Watched {
 /// What a fact is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A line of the node's mountinfo.
+    /// A line of the node's mountinfo, but for the mounts that the machine had before.
     Mount,
     /// A network namespace, held by a process or bound to a path.
     NetworkNamespace,
@@ -230,7 +230,7 @@ fn look(node: &Node, watched: &Watched) -> BTreeMap<Kind, BTreeSet<String>> {
             .flat_map(|folder| kernel::other_than_logs(folder)),
     );
     BTreeMap::from([
-        (Kind::Mount, kernel::mounts()),
+        (Kind::Mount, kernel::mounts(node)),
         (Kind::NetworkNamespace, kernel::network_namespaces(node)),
         (Kind::Link, network::links(node)),
         (Kind::Address, network::addresses(node)),

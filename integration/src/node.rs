@@ -11,6 +11,7 @@
 //! process of the node, however the test ended; the mounts, links and rules go with their namespaces. What is shared with
 //! the machine is the cgroup tree (each node has a path of its own there) and the scratch folder.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -39,6 +40,8 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 pub struct Node {
     scratch: PathBuf,
     cgroup: String,
+    /// What [`identity`] takes of the mounts that were there before the node had any.
+    mounts_of_the_machine: BTreeSet<String>,
     /// A shell; when it ends the kernel ends every process of its PID namespace.
     init: Child,
     own_pids: File,
@@ -143,6 +146,32 @@ impl Node {
         command
     }
 
+    /// A command whose program runs in the cgroup `path` of every hierarchy from its first instruction; the cgroup is made.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn command_in(&self, path: &str, program: &Path) -> Command {
+        cgroups::create(path).unwrap_or_else(|error| panic!("make the cgroup {path}: {error}"));
+        let mut command = self.command("/bin/sh");
+        // `0` is the writer itself; the program takes its place.
+        let script = "for hierarchy in /sys/fs/cgroup/*/; do
+                procs=\"$hierarchy$0/cgroup.procs\"
+                if [ -w \"$procs\" ]; then echo 0 > \"$procs\"; fi
+            done
+            exec \"$@\"";
+        command
+            .args(["-c", script, path.trim_start_matches('/')])
+            .arg(program);
+        command
+    }
+
+    /// Whether a mount of the node, as a line of its mountinfo, came from the machine with the node's namespace. Such a
+    /// mount is not the node's: it goes when somebody on the machine removes the directory it stands on.
+    pub(crate) fn is_of_the_machine(&self, mount: &str) -> bool {
+        self.mounts_of_the_machine.contains(identity(mount))
+    }
+
     /// Runs one of the system's programs inside the node, and gives its standard output.
     ///
     /// # Panics
@@ -235,6 +264,8 @@ impl Node {
                 | CloneFlags::CLONE_NEWPID,
         )
         .expect("unshare the node's namespaces");
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("read the machine's mounts");
+        let mounts_of_the_machine = table.lines().map(|line| identity(line).to_owned()).collect();
         private_mounts();
         let init = start_init();
         let node_pids = File::open("/proc/1/ns/pid").expect("open the node's PID namespace");
@@ -244,6 +275,7 @@ impl Node {
         Node {
             scratch,
             cgroup,
+            mounts_of_the_machine,
             init,
             own_pids,
             node_pids,
@@ -319,6 +351,15 @@ impl Process {
             state,
         })
     }
+}
+
+/// What a mount keeps for life of its line in mountinfo, proc_pid_mountinfo(5): its number, which alone is given again, its
+/// parent's, the device, the root, the mount point.
+fn identity(mount: &str) -> &str {
+    mount
+        .match_indices(' ')
+        .nth(4)
+        .map_or(mount, |(end, _)| &mount[..end])
 }
 
 /// A mount namespace like the machine's, in which a node's programs disturb nothing and find nothing of earlier ones.

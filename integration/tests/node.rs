@@ -8,6 +8,11 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
 
 use coracle_integration::daemon::Daemon;
 use coracle_integration::leak::{Kind, Snapshot};
@@ -160,8 +165,70 @@ fn what_is_taken_away_is_found() {
 }
 
 #[test]
+fn a_mount_that_is_taken_away_is_found() {
+    node::run("mount-taken", |node| {
+        node.does(&[
+            "mount",
+            "-t",
+            "tmpfs",
+            "own",
+            node.folder("own").to_str().unwrap(),
+        ]);
+        let before = Snapshot::take(node);
+        node.does(&["umount", node.folder("own").to_str().unwrap()]);
+        let difference = before.difference(node).to_string();
+        assert!(difference.contains("taken away:  Mount "), "{difference}");
+        assert_eq!(difference.lines().count(), 1, "{difference}");
+    });
+}
+
+/// Removing a directory takes the mounts on it away in every other mount namespace (rename(2) and rmdir(2) do, since Linux
+/// 3.18): that is how mounts of the machine go while a test runs.
+#[test]
+fn a_mount_of_the_machine_that_goes_is_no_ones_fault() {
+    // This thread plays the machine, and its namespace is the one that the node's is made from.
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let nothing = None::<&str>;
+    mount(
+        nothing,
+        "/",
+        nothing,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        nothing,
+    )
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = folder.path().join("of-the-machine");
+    fs::create_dir(&mounted).unwrap();
+    mount(Some("tmpfs"), &mounted, Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
+    let (ready, node_is_ready) = mpsc::channel::<()>();
+    let (gone, mount_is_gone) = mpsc::channel::<()>();
+    let path = mounted.clone();
+    let machine = thread::spawn(move || {
+        node_is_ready.recv().unwrap();
+        umount(&path).unwrap();
+        fs::remove_dir(&path).unwrap();
+        gone.send(()).unwrap();
+    });
+    node::run("machine-mount", move |node| {
+        let is_there = || {
+            let table = fs::read_to_string("/proc/1/mountinfo").unwrap();
+            table.contains(mounted.to_str().unwrap())
+        };
+        assert!(is_there());
+        let before = Snapshot::take(node);
+        ready.send(()).unwrap();
+        mount_is_gone.recv().unwrap();
+        assert!(!is_there());
+        let difference = before.difference(node);
+        assert!(difference.is_empty(), "{difference}");
+    });
+    machine.join().unwrap();
+}
+
+#[test]
 fn a_failed_test_leaves_nothing_on_the_machine() {
-    let (tell, hear) = std::sync::mpsc::channel();
+    let (tell, hear) = mpsc::channel();
     let failed = std::panic::catch_unwind(|| {
         node::run("fails", move |node| {
             cgroups::create(node.cgroup()).unwrap();

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::node::Node;
 
-/// Mount point, type and source of each mount; how many there are on one point counts, its number does not.
-pub(super) fn mounts() -> BTreeSet<String> {
+/// Mount point, type and source of each mount of the node's own; how many there are on one point counts, its number does not.
+pub(super) fn mounts(node: &Node) -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/1/mountinfo").expect("the node's mountinfo");
-    numbered(table.lines().map(|line| {
+    let own = table.lines().filter(|line| !node.is_of_the_machine(line));
+    numbered(own.map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         let separator = fields
             .iter()
