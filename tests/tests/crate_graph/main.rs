@@ -1,5 +1,5 @@
 //! Holds the workspace to its design: which crate may know which, where `unsafe` may stand, how modules know each other,
-//! how long files and functions are, what an error says.
+//! how long files and functions are, what an error says, what the documents name.
 //!
 //! The programs never link each other; they meet at CRI, CNI, OCI and `shim/api`. A new edge is a change of the design:
 //! it belongs into ARCHITECTURE.md first.
@@ -22,6 +22,7 @@ use module_tree::Tree;
 mod circles;
 mod error_texts;
 mod module_tree;
+mod named_paths;
 mod sizes;
 
 /// Every crate of the workspace with the workspace crates it may depend on, in any way (also for its tests).
@@ -212,6 +213,12 @@ fn no_error_text_repeats_its_cause() {
         "errors whose text has the cause in it, which the printer of the chain adds:\n{}",
         unknown.join("\n")
     );
+}
+
+#[test]
+fn documents_name_what_exists() {
+    let missing = named_paths::missing(root());
+    assert!(missing.is_empty(), "there is no\n{}", missing.join("\n"));
 }
 
 fn none_above(most: usize, lines: &[(String, usize)], known: &[&str]) {
