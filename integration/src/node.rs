@@ -11,7 +11,8 @@
 //! process of the node, however the test ended; the mounts, links and rules go with their namespaces. What is shared with
 //! the machine is the cgroup tree (each node has a path of its own there) and the scratch folder.
 
-use std::collections::BTreeSet;
+mod mounts;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -21,13 +22,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, geteuid};
 
 use crate::{cgroups, programs, wait};
+use mounts::Mounts;
 
 /// How long a test may take that says nothing else.
 const USUAL: Duration = Duration::from_secs(600);
@@ -40,8 +41,7 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 pub struct Node {
     scratch: PathBuf,
     cgroup: String,
-    /// What [`identity`] takes of the mounts that were there before the node had any.
-    mounts_of_the_machine: BTreeSet<String>,
+    mounts_of_the_machine: Mounts,
     /// A shell; when it ends the kernel ends every process of its PID namespace.
     init: Child,
     own_pids: File,
@@ -169,7 +169,7 @@ impl Node {
     /// Whether a mount of the node, as a line of its mountinfo, came from the machine with the node's namespace. Such a
     /// mount is not the node's: it goes when somebody on the machine removes the directory it stands on.
     pub(crate) fn is_of_the_machine(&self, mount: &str) -> bool {
-        self.mounts_of_the_machine.contains(identity(mount))
+        self.mounts_of_the_machine.contains(mount)
     }
 
     /// Runs one of the system's programs inside the node, and gives its standard output.
@@ -264,9 +264,8 @@ impl Node {
                 | CloneFlags::CLONE_NEWPID,
         )
         .expect("unshare the node's namespaces");
-        let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("read the machine's mounts");
-        let mounts_of_the_machine = table.lines().map(|line| identity(line).to_owned()).collect();
-        private_mounts();
+        let mounts_of_the_machine = Mounts::of_this_thread();
+        mounts::make_private();
         let init = start_init();
         let node_pids = File::open("/proc/1/ns/pid").expect("open the node's PID namespace");
         // As unique as the folder: a pid comes again, and is another's in another container on this machine.
@@ -351,40 +350,6 @@ impl Process {
             state,
         })
     }
-}
-
-/// What a mount keeps for life of its line in mountinfo, proc_pid_mountinfo(5): its number, which alone is given again, its
-/// parent's, the device, the root, the mount point.
-fn identity(mount: &str) -> &str {
-    mount
-        .match_indices(' ')
-        .nth(4)
-        .map_or(mount, |(end, _)| &mount[..end])
-}
-
-/// A mount namespace like the machine's, in which a node's programs disturb nothing and find nothing of earlier ones.
-fn private_mounts() {
-    let nothing = None::<&str>;
-    let attach = |source: Option<&str>, target: &str, kind: Option<&str>, flags: MsFlags| {
-        mount(source, target, kind, flags, nothing).unwrap_or_else(|error| panic!("mount {target}: {error}"));
-    };
-    attach(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-    for folder in ["/run", "/var/lib", "/var/log"] {
-        attach(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty());
-    }
-    // A sysfs shows the links of the network namespace it was mounted in. The cgroup tree moves onto the new one.
-    fs::create_dir("/run/cgroup").expect("make /run/cgroup");
-    attach(
-        Some("/sys/fs/cgroup"),
-        "/run/cgroup",
-        nothing,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-    );
-    // Covered mounts would still stand in mountinfo.
-    umount2("/sys", MntFlags::MNT_DETACH).expect("unmount /sys");
-    attach(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty());
-    attach(Some("/run/cgroup"), "/sys/fs/cgroup", nothing, MsFlags::MS_MOVE);
-    fs::remove_dir("/run/cgroup").expect("remove /run/cgroup");
 }
 
 /// PID 1 of the node: it mounts the node's procfs (only a process inside can), brings `lo` up, and reaps orphans.
