@@ -87,11 +87,11 @@ pub(crate) enum ConfigError {
         path: PathBuf,
         source: Box<toml::de::Error>,
     },
-    #[error("listen {0:?}: only unix:///PATH is known")]
+    #[error("listen {0:?}: must be unix:///PATH")]
     Listen(String),
     #[error("{key} {}: not an absolute path", path.display())]
     Relative { key: &'static str, path: PathBuf },
-    #[error("cgroup_root {0:?}: wants an absolute path below the hierarchies' roots, like \"/coracle\"")]
+    #[error("cgroup_root {0:?}: must be an absolute path below the hierarchies' roots, like \"/coracle\"")]
     CgroupRoot(String),
     #[error("stats_period_s: must be at least 1")]
     StatsPeriod,
@@ -233,7 +233,7 @@ mod tests {
             ("rot = \"/a\"", "unknown field `rot`"),
             ("root = 3", "root"),
             ("root = \"a\"", "root a: not an absolute path"),
-            ("listen = \"tcp://127.0.0.1:1\"", "only unix:///PATH"),
+            ("listen = \"tcp://127.0.0.1:1\"", "must be unix:///PATH"),
             ("cgroup_root = \"coracle\"", "cgroup_root"),
             ("cgroup_root = \"/a/../b\"", "cgroup_root"),
             ("cgroup_root = \"/a//b\"", "cgroup_root"),

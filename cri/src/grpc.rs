@@ -17,5 +17,5 @@ pub(crate) fn status(code: Code, error: &dyn Error) -> Status {
 
 /// The answer of an RPC that does not exist yet.
 pub(crate) fn unimplemented<T>(rpc: &'static str) -> Result<Response<T>, Status> {
-    Err(Status::unimplemented(format!("{rpc}: not there yet")))
+    Err(Status::unimplemented(format!("{rpc}: not implemented yet")))
 }

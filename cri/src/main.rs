@@ -6,8 +6,10 @@
 //!     steps/ (named steps, undo, spans, fail points) <---------+                  v
 //!        |          |            |            |                            coracle-images
 //!        v          v            v            v
-//!     store/      shims/      network/     cgroup.rs      spec/ (config.json)   stats/ (figures)
-//!     records     shim/api    CNI          last resort
+//!     pods/       shims/      network/     spec/ (config.json)      stats/ (figures)
+//!       | records   shim/api    CNI          cgroup_parents.rs
+//!       v
+//!     store/
 //! ```
 
 mod cgroup;

@@ -7,7 +7,8 @@
 //!                     shim silent: kept as recorded, asked
 //!                       again in the background
 //!                     no shim: containers ended, 137, NOTREADY
-//!   NotReady          stays                                    stays
+//!   NotReady          stays; a shim that is still there is     stays
+//!                       adopted, until the client stops it
 //!   Removing          finished                                 finished
 //! ```
 
@@ -28,7 +29,7 @@ use crate::store::{ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord,
 
 /// How a container ended that a reboot took away.
 const LOST: i32 = 255;
-const LOST_MESSAGE: &str = "the machine was started anew";
+const LOST_MESSAGE: &str = "the machine was rebooted";
 /// How a container ended whose end nobody can tell any more.
 const UNKNOWN_MESSAGE: &str = "ended while no daemon was there";
 /// Before a silent shim is asked again.

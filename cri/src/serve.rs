@@ -33,7 +33,7 @@ pub(crate) enum ServeError {
     },
     #[error("{}: another program listens there", .0.display())]
     Taken(PathBuf),
-    #[error("listen {}: there is something else than a socket", .0.display())]
+    #[error("listen {}: it exists and is not a socket", .0.display())]
     NoSocket(PathBuf),
     #[error("serve")]
     Transport(#[from] tonic::transport::Error),

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use coracle_integration::cri::Cri;
 use coracle_integration::cri::v1::{
-    ContainerState, ContainerStatus, ContainerStatusRequest, PodSandboxState, PodSandboxStatusRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, StopPodSandboxRequest,
+    ContainerState, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, PodSandboxState,
+    PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest, StopPodSandboxRequest,
 };
 use coracle_integration::daemon::{Daemon, Settings};
 use coracle_integration::leak::{Kind, Snapshot};
 use coracle_integration::node::{self, Node};
 use coracle_integration::{pods, wait};
+use tonic::Code;
 
 /// 10 MB in lines of 100 bytes.
 const LINES: usize = 100_000;
@@ -173,6 +174,41 @@ fn shim_and_daemon_killed_together_leave_no_mount() {
         wait::until_true(wait::SOON, "no mount is left", || {
             Snapshot::take(node).count(Kind::Mount) == before.count(Kind::Mount)
         });
+        cri.discard(&pod);
+        daemon.uninstall_network();
+        before.assert_nothing_left(node);
+    });
+}
+
+#[test]
+fn a_pod_whose_end_has_begun_is_not_ready_whatever_happens_then() {
+    node::run("stop-cut-off", |node| {
+        let daemon = Daemon::start(node);
+        daemon.import_payload();
+        let before = Snapshot::take_with_daemon(node, &daemon);
+        daemon.kill9();
+        daemon.restart_with(&["--fail-point", "stop_pod_sandbox.containers:before"]);
+        let cri = daemon.cri();
+        let config = pods::sandbox("ending", &node.folder("logs"));
+        let pod = cri.run(&config);
+        let container = cri.launch(&pod, &config, &pods::container("server", &["serve", "8080"]));
+        let stop = StopPodSandboxRequest {
+            pod_sandbox_id: pod.clone(),
+        };
+        cri.stop_pod_sandbox(stop).unwrap_err();
+        daemon.wait_for_end(wait::SOON);
+
+        daemon.restart();
+        let cri = daemon.cri();
+        assert_eq!(sandbox_state(&cri, &pod), PodSandboxState::SandboxNotready);
+        assert_eq!(status(&cri, &container).state(), ContainerState::ContainerRunning);
+        let create = CreateContainerRequest {
+            pod_sandbox_id: pod.clone(),
+            config: Some(pods::container("late", &["true"])),
+            sandbox_config: Some(config),
+        };
+        let refused = cri.create_container(create).unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
         cri.discard(&pod);
         daemon.uninstall_network();
         before.assert_nothing_left(node);

@@ -50,7 +50,7 @@ fn check(field: &str, asked: i32, of_sandbox: i32) -> Result<(), PlanError> {
     }
 }
 
-/// NODE is no user namespace; everything else needs mappings, which are not there yet.
+/// NODE means the host's user namespace; everything else needs mappings, which are not implemented yet.
 pub(crate) fn check_user_namespace(options: &NamespaceOption) -> Result<(), PlanError> {
     match options.userns_options.as_ref().map(|user| mode(user.mode)) {
         Some(NamespaceMode::Node) | None => Ok(()),

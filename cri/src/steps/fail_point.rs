@@ -20,7 +20,7 @@ enum Moment {
 /// Why a fail point was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ParseFailPointError {
-    #[error("fail point {0:?}: wants STEP:before or STEP:after")]
+    #[error("fail point {0:?}: must be STEP:before or STEP:after")]
     Form(String),
     #[error("fail point {0:?}: no such step (coracled --list-steps prints them)")]
     Step(String),

@@ -40,7 +40,7 @@ pub(crate) enum StoreError {
     Log(#[from] LogError),
     #[error("record {key}")]
     Decode { key: String, source: prost::DecodeError },
-    #[error("record file: a frame without meaning")]
+    #[error("record file: a frame is not a record")]
     Frame,
     #[error("the task that waits for the disk was ended")]
     Join,
