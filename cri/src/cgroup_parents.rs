@@ -17,7 +17,7 @@ pub(crate) struct CgroupParents(Mutex<HashMap<String, BTreeSet<String>>>);
 impl CgroupParents {
     /// What is ours of `parent` and the cgroups above it, outermost first: what is not there yet, and what is there for
     /// another pod of ours.
-    pub(crate) fn claim(&self, hierarchies: &Hierarchies, parent: &str, sandbox: &str) -> Vec<String> {
+    pub(crate) fn claim(&self, hierarchies: Hierarchies, parent: &str, sandbox: &str) -> Vec<String> {
         let mut all = self.lock();
         let owned: Vec<String> = ancestors(parent)
             .filter(|path| all.contains_key(*path) || !hierarchies.exists(path))
@@ -38,7 +38,7 @@ impl CgroupParents {
     }
 
     /// The sandbox has left them: those that nobody else uses are removed, if they are empty. Can be repeated.
-    pub(crate) fn release(&self, hierarchies: &Hierarchies, owned: &[String], sandbox: &str) {
+    pub(crate) fn release(&self, hierarchies: Hierarchies, owned: &[String], sandbox: &str) {
         let mut all = self.lock();
         for path in owned.iter().rev() {
             if let Some(users) = all.get_mut(path) {
@@ -80,24 +80,24 @@ mod tests {
             return;
         }
         let parents = CgroupParents::default();
-        assert_eq!(parents.claim(&hierarchies, &foreign, "first"), [""; 0]);
-        let first = parents.claim(&hierarchies, &shared, "first");
+        assert_eq!(parents.claim(hierarchies, &foreign, "first"), [""; 0]);
+        let first = parents.claim(hierarchies, &shared, "first");
         assert_eq!(first, std::slice::from_ref(&shared));
         assert!(hierarchies.make(&shared));
-        let second = parents.claim(&hierarchies, &format!("{shared}/b"), "second");
+        let second = parents.claim(hierarchies, &format!("{shared}/b"), "second");
         assert_eq!(second, [shared.clone(), format!("{shared}/b")]);
         assert!(hierarchies.make(&format!("{shared}/b")));
 
-        parents.release(&hierarchies, &first, "first");
+        parents.release(hierarchies, &first, "first");
         assert!(hierarchies.exists(&shared), "the second uses it");
-        parents.release(&hierarchies, &second, "second");
+        parents.release(hierarchies, &second, "second");
         assert!(!hierarchies.exists(&shared));
         assert!(hierarchies.exists(&foreign));
 
         // Another has made it since: it is not ours by having been.
         assert!(hierarchies.make(&shared));
-        assert_eq!(parents.claim(&hierarchies, &shared, "third"), [""; 0]);
-        hierarchies.remove(&root).unwrap();
+        assert_eq!(parents.claim(hierarchies, &shared, "third"), [""; 0]);
+        hierarchies.end(&root).unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cgroup::{CgroupError, Hierarchies};
+use crate::cgroup::Hierarchies;
 use crate::cgroup_parents::CgroupParents;
 use crate::config::Config;
 use crate::network::Network;
@@ -24,7 +24,7 @@ pub(crate) struct Daemon {
     pub(crate) pods: Arc<Pods>,
     pub(crate) network: Network,
     pub(crate) runner: Runner,
-    pub(crate) hierarchies: Arc<Hierarchies>,
+    pub(crate) hierarchies: Hierarchies,
     pub(crate) cgroup_parents: Arc<CgroupParents>,
     pub(crate) host: Host,
     pub(crate) shims: Arc<Shims>,
@@ -44,7 +44,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Trace(#[from] TraceError),
     #[error(transparent)]
-    Cgroup(#[from] CgroupError),
+    Cgroup(#[from] coracle_linux::cgroup::CgroupError),
     #[error("{}: another coracled uses this --state", .0.display())]
     StateTaken(PathBuf),
     #[error("{action} {}", path.display())]
@@ -85,8 +85,8 @@ impl Daemon {
             path: config.boot_id_file.clone(),
             source,
         })?;
-        let hierarchies = Arc::new(Hierarchies::discover()?);
-        let host = Host::observe(&hierarchies).map_err(|source| StartError::Io {
+        let hierarchies = Hierarchies::discover()?;
+        let host = Host::observe(hierarchies).map_err(|source| StartError::Io {
             action: "read",
             path: "/proc/self".into(),
             source,
@@ -101,7 +101,7 @@ impl Daemon {
             program: shim_program,
             cgroup_root: config.cgroup_root.clone(),
             trace: config.trace_steps.clone(),
-            hierarchies: Arc::clone(&hierarchies),
+            hierarchies,
             cgroup_parents: Arc::clone(&cgroup_parents),
             pods: Arc::clone(&pods),
             store: Arc::clone(&store),
@@ -150,7 +150,7 @@ impl Daemon {
     pub(crate) fn figures(&self) -> Figures<'_> {
         Figures {
             pods: &self.pods,
-            hierarchies: &self.hierarchies,
+            hierarchies: self.hierarchies,
             samples: &self.samples,
             root: &self.config.root,
         }
@@ -160,7 +160,7 @@ impl Daemon {
     pub(crate) fn sampler(&self) -> Sampler {
         Sampler {
             pods: Arc::clone(&self.pods),
-            hierarchies: Arc::clone(&self.hierarchies),
+            hierarchies: self.hierarchies,
             samples: Arc::clone(&self.samples),
             layers: self.containers_directory(),
             period: self.config.stats_period(),

@@ -321,7 +321,7 @@ impl Work {
             }
         }
         let cgroup = self.container.with_record(|record| record.cgroup.clone());
-        dead::end_cgroup(&self.daemon.hierarchies, cgroup).await;
+        dead::end_cgroup(self.daemon.hierarchies, cgroup).await;
         Ok(())
     }
 

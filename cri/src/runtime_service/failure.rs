@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use coracle_shim_api::RpcError;
 use tonic::Code;
 
-use crate::cgroup::CgroupError;
 use crate::host_path::HostPathError;
 use crate::network::NetworkError;
 use crate::pod_files::PodFileError;
@@ -82,8 +81,6 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    #[error(transparent)]
     Shim(#[from] ShimError),
     #[error(transparent)]
     Rpc(#[from] RpcError),
@@ -120,7 +117,6 @@ impl Failure {
             | Failure::PodFile(_)
             | Failure::Store(_)
             | Failure::Network(_)
-            | Failure::Cgroup(_)
             | Failure::Join
             | Failure::OutOfOrder
             | Failure::StillRunning { .. } => Code::Internal,
@@ -184,7 +180,7 @@ mod tests {
             network: r#"{"cniVersion":"1.0.0","name":"x","plugins":[{"type":"locked"}]}"#.to_owned(),
             ..SandboxRecord::default()
         };
-        let refused = network(directory.path()).detach(&record).await.unwrap_err();
+        let refused = network(directory.path()).attach(&record).await.unwrap_err();
         let message = message(&Failure::from(refused));
         for part in [plugin.to_str().unwrap(), "Permission denied (os error 13)"] {
             assert!(message.contains(part), "{message}");

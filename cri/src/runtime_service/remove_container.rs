@@ -91,7 +91,7 @@ impl Work {
         match deleted {
             Err(RpcError::Closed(_)) => {
                 let cgroup = self.container.with_record(|record| record.cgroup.clone());
-                dead::end_cgroup(&self.daemon.hierarchies, cgroup).await;
+                dead::end_cgroup(self.daemon.hierarchies, cgroup).await;
                 Ok(())
             }
             Err(error) if !error.is(Code::NOT_FOUND) => Err(error.into()),

@@ -196,7 +196,7 @@ impl Work {
     }
 
     async fn save_record(&mut self) -> Result<(), Failure> {
-        let (hierarchies, parents) = (&self.daemon.hierarchies, &self.daemon.cgroup_parents);
+        let (hierarchies, parents) = (self.daemon.hierarchies, &self.daemon.cgroup_parents);
         let parent = self.sandbox.with_record(|record| record.cgroup_parent.clone());
         let owned = parents.claim(hierarchies, &parent, &self.sandbox.id);
         let saved = self.sandbox.save(&self.daemon.store, |record| {

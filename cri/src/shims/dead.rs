@@ -38,7 +38,7 @@ impl Shims {
         sandbox.take_shim();
         for container in self.pods.containers_of(&sandbox.id) {
             let cgroup = container.with_record(|record| record.cgroup.clone());
-            end_cgroup(&self.hierarchies, cgroup).await;
+            end_cgroup(self.hierarchies, cgroup).await;
             if container.progress() != Progress::Exited {
                 record_exit(&self.store, &container, KILLED, MESSAGE);
             }
@@ -52,7 +52,7 @@ impl Shims {
         } else {
             format!("{}/{}", record.cgroup_parent, record.id)
         };
-        end_cgroup(&self.hierarchies, ours).await;
+        end_cgroup(self.hierarchies, ours).await;
         self.release_cgroups(record);
         unbind(&record.netns_path);
     }
@@ -60,19 +60,14 @@ impl Shims {
     /// The sandbox has left the cgroups that were made for it. Can be repeated.
     pub(crate) fn release_cgroups(&self, record: &SandboxRecord) {
         self.cgroup_parents
-            .release(&self.hierarchies, &record.owned_cgroups, &record.id);
+            .release(self.hierarchies, &record.owned_cgroups, &record.id);
     }
 }
 
 /// Kills what is in the cgroup and removes it.
-pub(crate) async fn end_cgroup(hierarchies: &Arc<Hierarchies>, cgroup: String) {
-    let hierarchies = Arc::clone(hierarchies);
+pub(crate) async fn end_cgroup(hierarchies: Hierarchies, cgroup: String) {
     let name = cgroup.clone();
-    let ended = tokio::task::spawn_blocking(move || {
-        hierarchies
-            .kill(&cgroup)
-            .and_then(|()| hierarchies.remove(&cgroup))
-    });
+    let ended = tokio::task::spawn_blocking(move || hierarchies.end(&cgroup));
     match ended.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(cgroup = name, error = %chain(&error), "cannot end the cgroup"),

@@ -77,7 +77,7 @@ impl Shims {
     /// The process that was started as the shim of the pod. The shims' cgroup tells it from a container's first process
     /// before its execve, which has the same command line and lives in the container's cgroup.
     fn process(&self, id: &str, directory: &Path) -> Option<(u32, OwnedFd)> {
-        let pids = self.hierarchies.processes(&self.cgroup());
+        let pids = self.hierarchies.processes(&self.cgroup()).ok()?;
         pids.into_iter().find_map(|pid| {
             // Opened first: whatever the command line then says is said of this process, not of the next with its number.
             let found = pidfd(pid.as_raw_nonzero().get().unsigned_abs())?;

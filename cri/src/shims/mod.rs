@@ -45,7 +45,7 @@ pub(crate) struct Shims {
     pub(crate) cgroup_root: String,
     /// Shims append a JSON line per step to it, too.
     pub(crate) trace: Option<PathBuf>,
-    pub(crate) hierarchies: Arc<Hierarchies>,
+    pub(crate) hierarchies: Hierarchies,
     pub(crate) cgroup_parents: Arc<CgroupParents>,
     pub(crate) pods: Arc<Pods>,
     pub(crate) store: Arc<Store>,

@@ -20,7 +20,7 @@ pub(crate) struct Host {
 
 impl Host {
     /// Reads /proc/self.
-    pub(crate) fn observe(hierarchies: &Hierarchies) -> Result<Host, std::io::Error> {
+    pub(crate) fn observe(hierarchies: Hierarchies) -> Result<Host, std::io::Error> {
         let status = std::fs::read_to_string("/proc/self/status")?;
         let capabilities = effective_capabilities(&status);
         let own = std::fs::read_to_string("/proc/self/oom_score_adj")?
@@ -31,7 +31,7 @@ impl Host {
         Ok(Host {
             capabilities,
             least_oom_score_adj: if free { -1000 } else { own },
-            unified_cgroups_only: hierarchies.v1_directory("freezer", "/").is_none(),
+            unified_cgroups_only: hierarchies.are_unified_only(),
             apparmor: Path::new("/sys/module/apparmor/parameters/enabled").exists(),
         })
     }

@@ -1,7 +1,6 @@
 //! Figures of pods and containers: read from cgroup files and /proc when asked, in microseconds and without asking any
 //! shim. What needs two looks (CPU rate) or a walk (writable layer) comes from a background sample.
 
-mod cgroup;
 mod interfaces;
 mod sample;
 
@@ -12,6 +11,7 @@ use coracle_cri_api::runtime_v1::{
     LinuxPodSandboxStats, MemoryUsage, NetworkUsage, PodSandboxAttributes, PodSandboxStats, ProcessUsage,
     SwapUsage, UInt64Value,
 };
+use coracle_linux::cgroup::Memory;
 
 use crate::cgroup::Hierarchies;
 use crate::clock::now;
@@ -23,7 +23,7 @@ pub(crate) use sample::{Sampler, Samples};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Figures<'a> {
     pub(crate) pods: &'a Pods,
-    pub(crate) hierarchies: &'a Hierarchies,
+    pub(crate) hierarchies: Hierarchies,
     pub(crate) samples: &'a Samples,
     /// Where the writable layers lie.
     pub(crate) root: &'a Path,
@@ -34,7 +34,7 @@ pub(crate) fn container(figures: Figures<'_>, container: &Container) -> Containe
     let record = container.record();
     let running = matches!(container.progress(), Progress::Running { .. });
     let cgroup = Some(record.cgroup.as_str()).filter(|_| running);
-    let memory = cgroup.and_then(|cgroup| cgroup::memory(figures.hierarchies, cgroup));
+    let memory = cgroup.and_then(|cgroup| figures.hierarchies.memory(cgroup));
     ContainerStats {
         attributes: Some(ContainerAttributes {
             id: record.id.clone(),
@@ -61,9 +61,7 @@ pub(crate) fn pod(figures: Figures<'_>, sandbox: &Sandbox) -> PodSandboxStats {
     PodSandboxStats {
         linux: Some(LinuxPodSandboxStats {
             cpu: cpu(figures, cgroup, &record.id),
-            memory: cgroup::memory(figures.hierarchies, cgroup)
-                .as_ref()
-                .map(memory_usage),
+            memory: figures.hierarchies.memory(cgroup).as_ref().map(memory_usage),
             network: network(sandbox, &record.netns_path),
             process: figures
                 .hierarchies
@@ -98,7 +96,7 @@ pub(crate) fn value(value: u64) -> Option<UInt64Value> {
 }
 
 fn cpu(figures: Figures<'_>, cgroup: &str, id: &str) -> Option<CpuUsage> {
-    let total = cgroup::cpu_ns(figures.hierarchies, cgroup)?;
+    let total = figures.hierarchies.cpu_ns(cgroup)?;
     Some(CpuUsage {
         timestamp: now(),
         usage_core_nano_seconds: value(total),
@@ -107,7 +105,7 @@ fn cpu(figures: Figures<'_>, cgroup: &str, id: &str) -> Option<CpuUsage> {
     })
 }
 
-fn memory_usage(memory: &cgroup::Memory) -> MemoryUsage {
+fn memory_usage(memory: &Memory) -> MemoryUsage {
     let working_set = memory.usage.saturating_sub(memory.inactive_file);
     MemoryUsage {
         timestamp: now(),
@@ -123,7 +121,7 @@ fn memory_usage(memory: &cgroup::Memory) -> MemoryUsage {
     }
 }
 
-fn swap_usage(memory: &cgroup::Memory) -> SwapUsage {
+fn swap_usage(memory: &Memory) -> SwapUsage {
     SwapUsage {
         timestamp: now(),
         swap_available_bytes: None,

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use coracle_linux::tree;
 
-use super::cgroup;
 use crate::cgroup::Hierarchies;
 use crate::clock::now;
 use crate::pods::{Pods, Progress};
@@ -101,7 +100,7 @@ fn rate(last: &Cpu, at: i64, total_ns: u64) -> Option<u64> {
 #[derive(Debug, Clone)]
 pub(crate) struct Sampler {
     pub(crate) pods: Arc<Pods>,
-    pub(crate) hierarchies: Arc<Hierarchies>,
+    pub(crate) hierarchies: Hierarchies,
     pub(crate) samples: Arc<Samples>,
     /// Directory of the containers' directories.
     pub(crate) layers: PathBuf,
@@ -137,7 +136,7 @@ impl Sampler {
             .map(|sandbox| (sandbox.id.clone(), sandbox.record().cgroup_parent));
         let mut seen = HashSet::new();
         for (id, cgroup) in containers.chain(sandboxes) {
-            if let Some(total) = cgroup::cpu_ns(&self.hierarchies, &cgroup) {
+            if let Some(total) = self.hierarchies.cpu_ns(&cgroup) {
                 self.samples.add_cpu(&id, now(), total);
             }
             seen.insert(id);
@@ -228,7 +227,7 @@ mod tests {
         pods.add_container(Arc::new(Container::new(sandbox, record)));
         let sampler = Sampler {
             pods,
-            hierarchies: Arc::default(),
+            hierarchies: Hierarchies::discover().unwrap(),
             samples: Arc::default(),
             layers: directory.path().to_owned(),
             period: Duration::from_secs(1),
