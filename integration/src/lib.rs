@@ -13,12 +13,6 @@
 //! ```
 //!
 //! A fixture that cannot do its work panics with the reason, as a test would: hence the allowances below.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "fixtures fail as tests do: by a panic that says why"
-)]
 
 pub mod cgroups;
 pub mod containerd;

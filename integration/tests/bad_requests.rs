@@ -1,10 +1,4 @@
 //! Requests that cannot be right: each gets the code and a message that names the field, and leaves nothing behind.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use coracle_integration::cri::Cri;
 use coracle_integration::cri::v1::{

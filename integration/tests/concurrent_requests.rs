@@ -1,11 +1,5 @@
 //! Requests about one pod that come at the same time, twice, or whose client goes away: each ends as if it had come alone,
 //! in some order.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;

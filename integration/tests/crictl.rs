@@ -1,10 +1,4 @@
 //! The real crictl drives a pod whose image comes from a real registry, from pull to remove.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs;
 use std::path::PathBuf;

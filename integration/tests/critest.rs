@@ -1,10 +1,4 @@
 //! The real critest, the conformance suite of CRI, finds nothing wrong with the daemon.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::time::Duration;
 

@@ -1,10 +1,4 @@
 //! The daemon can die at any moment: pods go on, and the next daemon knows them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs;
 use std::path::Path;

@@ -1,11 +1,5 @@
 //! Killed before and after every step of every request that leaves something behind: repeated, the request succeeds, and
 //! in the end nothing is left.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,11 +1,5 @@
 //! Host paths that a request names: made when they are missing, taken back when the request fails, and left alone when
 //! their file system hangs.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;

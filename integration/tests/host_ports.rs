@@ -4,12 +4,6 @@
 //!  other host (a network namespace)            node                                pod
 //!  192.0.2.2, fd00:2::2 --- veth --- 192.0.2.1, fd00:2::1 :18080 --- cbr0 --- :8080
 //! ```
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::process::Command;
 

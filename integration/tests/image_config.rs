@@ -1,9 +1,4 @@
 //! What an image's configuration says, seen in a running pod: ENTRYPOINT, CMD, ENV, USER by name, WORKDIR, STOPSIGNAL.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs;
 use std::path::Path;

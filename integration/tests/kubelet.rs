@@ -1,10 +1,4 @@
 //! The real kubelet on `coracled`, alone with static pods: what a node of a cluster asks of a runtime, asked for real.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::time::Duration;
 

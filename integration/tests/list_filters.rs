@@ -1,8 +1,4 @@
 //! Lists through their filters: by id or its beginning, by state, by label, by pod.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::collections::HashMap;
 

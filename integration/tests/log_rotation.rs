@@ -1,10 +1,4 @@
 //! A log is rotated while its container writes: nothing is lost, nothing doubled.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs;
 use std::time::Duration;

@@ -1,9 +1,5 @@
 //! Folders of 200 characters and an image of 60 layers, through the whole daemon: neither sun_path (108 bytes) nor the page
 //! of mount options is a limit.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs;
 use std::path::PathBuf;

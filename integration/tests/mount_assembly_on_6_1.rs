@@ -11,7 +11,6 @@
 //! ```
 //! One boot, some fifteen seconds. What differs on this kernel: nothing can be attached to a detached mount, a detached
 //! mount cannot be cloned, and overlay layers cannot be given by descriptor.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::fs;
 use std::io::Write;

@@ -1,8 +1,4 @@
 //! A plugin that cannot give a pod's network back: the pod stays known until it can.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -1,10 +1,4 @@
 //! The fixtures hold what they promise: a node keeps to itself, and its leak check finds what is left.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs;
 use std::process::Command;

@@ -1,10 +1,4 @@
 //! `coraclectl play`: pods from manifests, without a kubelet, to the last trace.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::cell::RefCell;
 use std::fs;

@@ -1,10 +1,4 @@
 //! What the containers of a pod share, and what they must not reach.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs;
 

@@ -1,10 +1,4 @@
 //! A shim that does not answer: kept while it may come back, ended when its pod's end is wanted.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use coracle_integration::cri::Cri;
 use coracle_integration::cri::v1::{

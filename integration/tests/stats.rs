@@ -1,10 +1,4 @@
 //! What pods and containers use, as the kubelet asks for it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! podman (Debian's 4.3, CNI backend) with our plugins in place of upstream's: its own network definition, a published
 //! port, `network reload` (DEL and ADD at once) and removal.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 use std::process::Command;
 
 use coracle_tests::{cgroup, program};

@@ -1,7 +1,5 @@
 //! Specifications that are wrong: an error that names the field, exit code 1, and nothing left.
 
-#![allow(clippy::unwrap_used)] // Also outside of the test functions themselves.
-
 use coracle_tests::bundle::Bundle;
 use coracle_tests::program::Said;
 use serde_json::{Value, json};

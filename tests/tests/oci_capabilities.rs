@@ -1,5 +1,4 @@
 //! Identity of a container's process: user, groups, capabilities, limits.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use coracle_tests::bundle::Bundle;
 use coracle_tests::program::coracle;

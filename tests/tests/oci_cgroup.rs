@@ -1,5 +1,4 @@
 //! Cgroups of containers on a v1 or hybrid host, as the kernel shows them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use coracle_tests::bundle::Bundle;
 use coracle_tests::wait::wait_until;

@@ -1,5 +1,4 @@
 //! Real clients of an OCI runtime on `coracle`: bundles by umoci and runc, containers by podman (through conmon).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use coracle_tests::bundle::Bundle;
 use coracle_tests::{cgroup, program};

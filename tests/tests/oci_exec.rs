@@ -1,5 +1,4 @@
 //! `exec`, `list`, `features`, `spec` and `--version` of `coracle`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use coracle_tests::bundle::Bundle;
 use coracle_tests::cgroup;

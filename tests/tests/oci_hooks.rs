@@ -1,7 +1,5 @@
 //! Hooks: when they run, where, with what, and what their failure means.
 
-#![allow(clippy::unwrap_used)] // Also outside of the test functions themselves.
-
 use coracle_tests::bundle::Bundle;
 use coracle_tests::wait::{PATIENCE, wait_until};
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! The root file system: mounts, devices, masks, and an image that wants out of it.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // Also outside of the test functions themselves.
-
 use coracle_tests::bundle::Bundle;
 use coracle_tests::process::Helper;
 use coracle_tests::program::{self, Said};

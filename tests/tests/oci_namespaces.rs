@@ -1,7 +1,5 @@
 //! Namespaces: new, joined, with ids, offsets and parameters of their own.
 
-#![allow(clippy::unwrap_used)] // Also outside of the test functions themselves.
-
 use coracle_tests::bundle::Bundle;
 use coracle_tests::process::Helper;
 use coracle_tests::wait::wait_until;

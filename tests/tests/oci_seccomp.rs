@@ -1,5 +1,4 @@
 //! System call filters, as the container's process feels them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use coracle_tests::bundle::Bundle;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};

@@ -1,7 +1,5 @@
 //! Attacks on the runtime itself: its program file, its descriptors, its working directory.
 
-#![allow(clippy::unwrap_used)] // Also outside of the test functions themselves.
-
 use coracle_tests::bundle::Bundle;
 use coracle_tests::busybox::{executable, install};
 use coracle_tests::program;

@@ -1,7 +1,5 @@
 //! Terminals: the container's own, handed over or connected with the caller's.
 
-#![allow(clippy::unwrap_used)] // Also outside of the test functions themselves.
-
 use coracle_tests::bundle::Bundle;
 use coracle_tests::program::{self, Said};
 use coracle_tests::wait::wait_until;

@@ -1,10 +1,4 @@
 //! The release programs are what PROMISES.md says: static, stripped, small.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test; the lint only knows functions with #[test]"
-)]
 
 use std::fs;
 

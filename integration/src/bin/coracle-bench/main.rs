@@ -3,12 +3,6 @@
 //! The two sides take turns within one run, with pauses, so that what else the machine does meets both alike; medians are
 //! compared. Times are the caller's: from request to answer over the socket, from start to exit of a command. Processor
 //! time is what the kernel accounts to a cgroup that holds everything of one side: the daemon, what it starts, the pods.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a measurement that cannot be taken ends the run"
-)]
 
 mod attach;
 mod bundles;
