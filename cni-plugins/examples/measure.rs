@@ -4,7 +4,6 @@
 //! LIVE others stay; prints minimum, median and 95th percentile in milliseconds. Needs root. Plugins are found in BIN_DIR
 //! (for upstream's: `/usr/lib/cni`).
 
-#![allow(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
 #![allow(clippy::indexing_slicing, reason = "arguments are counted first")]
 
 use coracle_cni_protocol::{Attachment, Caller, ConfList};

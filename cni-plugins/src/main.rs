@@ -5,6 +5,8 @@
 //!  coracle-cni install DIR | uninstall-network NAME [--force] | --version
 //! ```
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod attach;
 mod bridge;
 mod command;

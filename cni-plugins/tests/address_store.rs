@@ -1,7 +1,5 @@
 //! host-local as a program of its own.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 mod node;
 
 use node::{Node, on_node, single};

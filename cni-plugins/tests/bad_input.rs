@@ -1,7 +1,5 @@
 //! Every wrong configuration gets an error that names what is wrong, with the right code, and leaves nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 mod node;
 
 use node::{bridge_conf, on_node, single};

@@ -1,7 +1,5 @@
 //! Containers on a bridge: they reach each other and other hosts, and leave nothing behind.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 mod node;
 
 use node::{Node, attachment, bridge_conf, caller, list, list_of, on_node, serve, single};

@@ -1,7 +1,5 @@
 //! The usual chain: bridge, portmap, firewall, tuning.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 mod node;
 
 use node::{attachment, bridge_conf, caller, list_of, on_node, serve};

@@ -1,7 +1,5 @@
 //! The configuration changed while containers were attached: DEL and GC remove what the earlier one had made.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 mod node;
 
 use coracle_cni_protocol::ConfList;

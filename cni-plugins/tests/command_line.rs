@@ -1,7 +1,5 @@
 //! The program under its own name.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 mod node;
 
 use node::{PROGRAM, attachment, caller, list, on_node};

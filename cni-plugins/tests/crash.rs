@@ -1,8 +1,6 @@
 //! Whatever kills a plugin, fills the disk or comes at the same time: the next DEL leaves nothing, and nobody gets what
 //! another one has.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 mod node;
 
 use node::{Node, attachment, bridge_conf, caller, list, on_node, single, with_ports};

@@ -1,7 +1,5 @@
 //! A node whose chain FORWARD drops, as Docker and ufw leave it: what containers send is forwarded all the same.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 mod node;
 
 use coracle_cni_protocol::ValidAttachment;

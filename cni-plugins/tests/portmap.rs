@@ -1,7 +1,5 @@
 //! Ports of the node that lead to a container.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 mod node;
 
 use node::{Node, attachment, bridge_conf, caller, list, list_of, on_node, serve, with_ports};

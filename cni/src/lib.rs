@@ -8,6 +8,8 @@
 //!
 //! Versions 0.1.0 to 1.1.0. Source: the CNI specification 1.1.0, and libcni where the specification is silent.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 pub mod caller;
 mod conf_list;
 mod config;

@@ -1,7 +1,5 @@
 //! The caller against plugins that behave, fail, hang and babble on order.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 use coracle_cni_protocol::{
     Attachment, CallError, Caller, CniResult, Code, ConfList, ValidAttachment, chain,
 };

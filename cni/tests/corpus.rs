@@ -1,8 +1,6 @@
 //! Configurations in the forms that projects document for a node: each is loaded, and what is not installed is named at
 //! once.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
-
 use coracle_cni_protocol::{Attachment, Caller, ConfList, Version, chain};
 use std::path::{Path, PathBuf};
 

@@ -12,6 +12,8 @@
 //!     store/
 //! ```
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod cgroup;
 mod cgroup_parents;
 mod clock;

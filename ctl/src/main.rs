@@ -8,6 +8,8 @@
 //!    +---- CRI on a unix socket ----> coracled
 //! ```
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod client;
 mod down;
 mod error;

@@ -7,6 +7,8 @@
 //! The store never mounts anything: it hands out the names of layer directories. Everything that comes from outside is
 //! bounded (`Limits`), checked before it is used, and verified by digest while it streams.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod chain;
 mod digest;
 mod image;

@@ -1,5 +1,4 @@
 //! kill -9 at any moment: what is found afterwards is complete, and nothing else is there.
-#![allow(clippy::unwrap_used)] // also in the functions that tests share
 
 mod support;
 

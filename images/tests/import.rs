@@ -1,5 +1,4 @@
 //! Archives become images; bad ones leave nothing.
-#![allow(clippy::unwrap_used)] // also in the functions that tests share
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! What layer archives may and may not do, seen from the outside: an image is imported, its layer directories are looked at.
-#![allow(clippy::unwrap_used)] // also in the functions that tests share
 
 mod support;
 

@@ -1,6 +1,5 @@
 //! The layers really are what overlayfs wants: 60 of them below a root of 200 characters, mounted relative to the store, as the
 //! shim does it, in a private mount namespace.
-#![allow(clippy::unwrap_used)] // also in the functions that tests share
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! Pulls from docker-registry, filled by skopeo.
-#![allow(clippy::unwrap_used)] // also in the functions that tests share
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! What real registries rarely show: tokens, redirects, broken connections, lies, silence.
-#![allow(clippy::unwrap_used)] // also in the functions that tests share
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! The record file: whatever is in it, the store opens, lists only images that are whole, and takes new ones.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

@@ -4,6 +4,8 @@
 //! there; this crate adds what they lack (clone3, mount_setattr, close_range, execveat) and the few compositions
 //! that must be right in one place: lookups beneath a root, descriptors over sockets, the sealed program image.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 pub mod beneath;
 pub mod bump;
 pub mod cgroup;

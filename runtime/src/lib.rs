@@ -10,6 +10,8 @@
 //!
 //! The calling process must have a single thread: making a container is a fork.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 pub mod cgroup;
 pub mod create;
 pub mod exec;

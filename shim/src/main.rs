@@ -8,6 +8,8 @@
 //! ```
 //! There is exactly one thread, because making a container is a fork of this process.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod args;
 mod call;
 mod container;

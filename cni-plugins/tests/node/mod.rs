@@ -2,7 +2,6 @@
 //! the check that nothing is left when the test is done.
 
 #![allow(dead_code, reason = "each test program uses another part")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 use coracle_cni_protocol::{Attachment, Caller, CniResult, ConfList};
 use coracle_linux::netlink::route::link::{self, Mac, Veth, Which};

@@ -1,5 +1,7 @@
 //! The two gRPC interfaces on the daemon's socket, as generated code: what coracled answers and coraclectl asks.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 /// The Container Runtime Interface: `runtime_service_client`, `runtime_service_server`, `image_service_*` and messages.
 #[allow(
     missing_docs,

@@ -1,6 +1,5 @@
 //! Builds images for the tests: layer archives entry by entry, OCI layouts, archives of them.
 #![allow(dead_code, unreachable_pub)] // each test program uses a part
-#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy does not take this file for a test
 
 pub mod http;
 pub mod registry;

@@ -3,6 +3,8 @@
 //!
 //! The drawing of who asks what, and what a closed connection means, is at the top of `proto/pod.proto`.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod client;
 mod socket;
 

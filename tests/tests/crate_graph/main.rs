@@ -140,6 +140,26 @@ fn lint_table(manifest: &str, heading: &str) -> BTreeMap<String, String> {
     table
 }
 
+/// Stands at the root of each crate of the product: the table of the workspace holds for the crates of tests, too.
+const NO_PANICS: &str = "#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]";
+
+#[test]
+fn no_crate_of_the_product_may_panic() {
+    let mut without = Vec::new();
+    for package in workspace_packages() {
+        let of_tests = ["coracle-tests", "coracle-integration"].contains(&package["name"].as_str().unwrap());
+        for target in package["targets"].as_array().unwrap() {
+            let kind = target["kind"][0].as_str().unwrap();
+            let root = text(target, "src_path");
+            let denied = std::fs::read_to_string(&root).unwrap().contains(NO_PANICS);
+            if !of_tests && ["lib", "bin"].contains(&kind) && !denied {
+                without.push(root);
+            }
+        }
+    }
+    assert!(without.is_empty(), "no `{NO_PANICS}` in {without:?}");
+}
+
 #[test]
 fn unsafe_code_is_allowed_only_in_linux() {
     let mut wrong = Vec::new();
