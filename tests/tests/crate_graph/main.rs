@@ -234,6 +234,12 @@ fn documents_name_what_exists() {
     assert!(missing.is_empty(), "there is no\n{}", missing.join("\n"));
 }
 
+#[test]
+fn every_decision_is_in_the_list() {
+    let unlisted = named_paths::unlisted_decisions(root());
+    assert!(unlisted.is_empty(), "docs/decisions/README.md lacks {unlisted:?}");
+}
+
 fn none_above(most: usize, lines: &[(String, usize)], known: &[&str]) {
     let long = lines
         .iter()

@@ -39,6 +39,16 @@ pub(crate) fn missing(root: &Path) -> Vec<String> {
         .collect()
 }
 
+/// The pages of decisions that their list does not name.
+pub(crate) fn unlisted_decisions(root: &Path) -> Vec<String> {
+    let folder = root.join("docs/decisions");
+    let list = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    files(&folder)
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        .filter(|name| name != "README.md" && !list.contains(&format!("({name})")))
+        .collect()
+}
+
 fn documents(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root.join("docs")];
