@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use oci_spec::image::ImageConfiguration;
-
+use crate::configuration::Configuration;
 use crate::layer::RootAttributes;
 
 /// Name of a layer's directory in the layer store: a short decimal number.
@@ -29,7 +28,7 @@ pub struct Image {
     /// Disk space in bytes, never 0.
     pub size: u64,
     /// The image configuration.
-    pub config: ImageConfiguration,
+    pub config: Configuration,
     /// Mode and owner of `/`.
     pub root: RootAttributes,
     /// Bottom first.
@@ -48,61 +47,42 @@ pub enum ImageUser {
 impl Image {
     /// ENTRYPOINT.
     pub fn entrypoint(&self) -> &[String] {
-        self.process()
-            .and_then(|c| c.entrypoint().as_deref())
-            .unwrap_or_default()
+        &self.config.config.entrypoint
     }
 
     /// CMD.
     pub fn cmd(&self) -> &[String] {
-        self.process()
-            .and_then(|c| c.cmd().as_deref())
-            .unwrap_or_default()
+        &self.config.config.cmd
     }
 
     /// ENV, `NAME=VALUE` each.
     pub fn env(&self) -> &[String] {
-        self.process()
-            .and_then(|c| c.env().as_deref())
-            .unwrap_or_default()
+        &self.config.config.env
     }
 
     /// USER as written, empty when there is none.
     pub fn user(&self) -> &str {
-        self.process()
-            .and_then(|c| c.user().as_deref())
-            .unwrap_or_default()
+        &self.config.config.user
     }
 
     /// WORKDIR, empty when there is none.
     pub fn working_dir(&self) -> &str {
-        self.process()
-            .and_then(|c| c.working_dir().as_deref())
-            .unwrap_or_default()
+        &self.config.config.working_dir
     }
 
     /// STOPSIGNAL.
     pub fn stop_signal(&self) -> Option<&str> {
-        self.process()
-            .and_then(|c| c.stop_signal().as_deref())
-            .filter(|signal| !signal.is_empty())
+        Some(self.config.config.stop_signal.as_str()).filter(|signal| !signal.is_empty())
     }
 
     /// VOLUME paths, sorted.
     pub fn volumes(&self) -> Vec<String> {
-        let mut volumes = self
-            .process()
-            .and_then(|c| c.volumes().clone())
-            .unwrap_or_default();
-        volumes.sort();
-        volumes
+        self.config.config.volumes.keys().cloned().collect()
     }
 
     /// LABEL.
     pub fn labels(&self) -> HashMap<String, String> {
-        self.process()
-            .and_then(|c| c.labels().clone())
-            .unwrap_or_default()
+        self.config.config.labels.clone().into_iter().collect()
     }
 
     /// The user part of USER.
@@ -113,9 +93,5 @@ impl Image {
             Err(_) if user.is_empty() => ImageUser::Uid(0),
             Err(_) => ImageUser::Name(user.to_owned()),
         }
-    }
-
-    fn process(&self) -> Option<&oci_spec::image::Config> {
-        self.config.config().as_ref()
     }
 }

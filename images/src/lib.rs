@@ -10,7 +10,9 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod chain;
+mod configuration;
 mod digest;
+mod form;
 mod image;
 mod import;
 mod layer;
@@ -25,6 +27,7 @@ mod store;
 pub mod user;
 mod whiteout;
 
+pub use configuration::{Configuration, ProcessConfiguration, RootFilesystem};
 pub use coracle_linux::tree::Usage;
 pub use digest::{Digest, DigestError};
 pub use image::{Image, ImageUser, LayerNumber};

@@ -1,9 +1,13 @@
 //! Manifests and indexes of the OCI image spec and docker's schema 2, turned into a checked plan.
 
-use oci_spec::image::ImageConfiguration;
-use serde::Deserialize;
+use std::collections::BTreeMap;
 
+use serde_json::Value;
+
+use crate::chain::chain;
+use crate::configuration::Configuration;
 use crate::digest::{Digest, DigestError};
+use crate::form::Form;
 use crate::platform::Platform;
 
 pub(crate) const MANIFEST_TYPES: [&str; 4] = [
@@ -30,6 +34,20 @@ pub enum ManifestError {
         what: &'static str,
         /// The parser's words.
         source: serde_json::Error,
+    },
+    /// JSON, but no object.
+    #[error("{0} is not an object")]
+    NoObject(&'static str),
+    /// A descriptor does not say what it points to.
+    #[error("{0}.digest is missing")]
+    NoDigest(&'static str),
+    /// A descriptor's digest cannot be used.
+    #[error("{what}.digest")]
+    BadDigest {
+        /// Which descriptor.
+        what: &'static str,
+        /// What is wrong with it.
+        source: DigestError,
     },
     /// Docker's schema 1, which nothing makes any more.
     #[error(
@@ -92,17 +110,44 @@ pub enum ManifestError {
 }
 
 /// Points to a blob (OCI image spec, descriptor.md).
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub(crate) struct Descriptor {
-    #[serde(default)]
     pub(crate) media_type: String,
     pub(crate) digest: Digest,
-    pub(crate) size: u64,
-    #[serde(default)]
+    /// `None` when it is not told: the digest alone says then what comes.
+    pub(crate) size: Option<u64>,
     pub(crate) platform: Option<Platform>,
-    #[serde(default)]
-    pub(crate) annotations: Option<std::collections::BTreeMap<String, String>>,
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    fn read(what: &'static str, value: &Value) -> Result<Self, ManifestError> {
+        let form = Form::of(what, value).ok_or(ManifestError::NoObject(what))?;
+        let digest = form.text("digest").ok_or(ManifestError::NoDigest(what))?;
+        let digest = Digest::parse(&digest).map_err(|source| ManifestError::BadDigest { what, source })?;
+        let platform = form.inner("platform", "platform").map(|form| {
+            let text = |key| form.text(key).unwrap_or_default();
+            Platform::normal(&text("os"), &text("architecture"), &text("variant"))
+        });
+        Ok(Self {
+            media_type: form.text("mediaType").unwrap_or_default(),
+            digest,
+            size: form.number("size").filter(|size| *size > 0),
+            // An empty one says as little as none.
+            platform: platform
+                .filter(|platform| !(platform.os.is_empty() && platform.architecture.is_empty())),
+            annotations: form
+                .pairs("annotations")
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+        })
+    }
+
+    /// Whether it may be a manifest or an index.
+    fn is_document(&self) -> bool {
+        self.media_type.is_empty() || MANIFEST_TYPES.contains(&self.media_type.as_str())
+    }
 }
 
 /// A parsed manifest: one image, or a choice.
@@ -118,44 +163,42 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Raw {
-    #[serde(default)]
-    schema_version: u64,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
-}
-
 /// Parses a manifest or an index.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Document, ManifestError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Version {
-        #[serde(default)]
-        schema_version: u64,
-    }
     let malformed = |source| ManifestError::Parse {
         what: "manifest",
         source,
     };
-    match serde_json::from_slice::<Version>(bytes)
-        .map_err(malformed)?
-        .schema_version
-    {
-        1 => return Err(ManifestError::Schema1),
-        2 => {}
-        other => return Err(ManifestError::SchemaVersion(other)),
+    let value: Value = serde_json::from_slice(bytes).map_err(malformed)?;
+    let form = Form::of("manifest", &value).ok_or(ManifestError::NoObject("manifest"))?;
+    let (config, layers, manifests) = (form.get("config"), form.list("layers"), form.list("manifests"));
+    match form.number("schemaVersion") {
+        Some(1) => return Err(ManifestError::Schema1),
+        // Who leaves it out means the only one there is.
+        None | Some(0 | 2) => {}
+        Some(other) => return Err(ManifestError::SchemaVersion(other)),
     }
-    let raw: Raw = serde_json::from_slice(bytes).map_err(malformed)?;
-    debug_assert_eq!(raw.schema_version, 2);
-    match (raw.config, raw.layers, raw.manifests) {
+    match (config, layers, manifests) {
         (_, Some(_), Some(_)) | (Some(_), _, Some(_)) => Err(ManifestError::Ambiguous),
-        (Some(config), Some(layers), None) => Ok(Document::Manifest(Manifest { config, layers })),
-        (None, None, Some(manifests)) => Ok(Document::Index(manifests)),
-        _ => Err(ManifestError::Unknown),
+        (Some(config), layers, None) => {
+            let layers = layers.unwrap_or_default().iter();
+            Ok(Document::Manifest(Manifest {
+                config: Descriptor::read("config", config)?,
+                layers: layers
+                    .map(|layer| Descriptor::read("layers[]", layer))
+                    .collect::<Result<_, _>>()?,
+            }))
+        }
+        (None, None, Some(manifests)) => Ok(Document::Index(manifests.iter().filter_map(entry).collect())),
+        (None, Some(_), None) | (None, None, None) => Err(ManifestError::Unknown),
     }
+}
+
+/// An entry of an index; one that cannot be read spoils no other.
+fn entry(value: &Value) -> Option<Descriptor> {
+    Descriptor::read("manifests[]", value)
+        .inspect_err(|error| tracing::warn!(error = chain(error), "an entry of an index is not read"))
+        .ok()
 }
 
 /// The entry of an index that fits `platform` best; entries without a platform only when nothing else fits.
@@ -164,8 +207,9 @@ pub(crate) fn choose<'a>(
     platform: &Platform,
 ) -> Result<&'a Descriptor, ManifestError> {
     let rank = |entry: &Descriptor| match &entry.platform {
+        _ if !entry.is_document() => None,
         Some(theirs) => platform.rank(theirs),
-        None => MANIFEST_TYPES.contains(&entry.media_type.as_str()).then_some(0),
+        None => Some(0),
     };
     let mut best: Option<(u32, &Descriptor)> = None;
     for entry in entries {
@@ -225,7 +269,7 @@ impl Manifest {
     }
 
     /// Joins the layers with the configuration's diff_ids.
-    pub(crate) fn plan(&self, config: &ImageConfiguration) -> Result<Vec<LayerPlan>, ManifestError> {
+    pub(crate) fn plan(&self, config: &Configuration) -> Result<Vec<LayerPlan>, ManifestError> {
         let diff_ids = diff_ids(config)?;
         if diff_ids.len() != self.layers.len() {
             return Err(ManifestError::LayerCount {
@@ -258,29 +302,11 @@ fn unpackable(media_type: &str) -> bool {
     )
 }
 
-/// Parses the image configuration and checks its platform.
-pub(crate) fn parse_config(bytes: &[u8], platform: &Platform) -> Result<ImageConfiguration, ManifestError> {
-    let config: ImageConfiguration =
-        serde_json::from_slice(bytes).map_err(|source| ManifestError::Parse {
-            what: "image configuration",
-            source,
-        })?;
-    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
-    // The variant is not compared: the index chose by it, and many images of one variant leave it out or overstate it.
-    if os != platform.os || architecture != platform.architecture {
-        return Err(ManifestError::WrongPlatform {
-            image: format!("{os}/{architecture}"),
-            wanted: platform.to_string(),
-        });
-    }
-    Ok(config)
-}
-
 /// The uncompressed digests of the layers, bottom first.
-pub(crate) fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>, ManifestError> {
+pub(crate) fn diff_ids(config: &Configuration) -> Result<Vec<Digest>, ManifestError> {
     Ok(config
-        .rootfs()
-        .diff_ids()
+        .rootfs
+        .diff_ids
         .iter()
         .map(|id| Digest::parse(id))
         .collect::<Result<Vec<_>, _>>()?)
@@ -301,7 +327,6 @@ pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::chain;
 
     const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -316,21 +341,18 @@ mod tests {
             ),
             (r#"{"schemaVersion":3}"#.to_owned(), "schemaVersion 3"),
             (r#"{"schemaVersion":2}"#.to_owned(), "neither"),
+            ("[]".to_owned(), "not an object"),
             (
                 format!(r#"{{"schemaVersion":2,"config":{blob},"layers":[],"manifests":[]}}"#),
                 "both",
             ),
             (
-                r#"{"schemaVersion":2,"manifests":[{"digest":"sha256:xy","size":1}]}"#.to_owned(),
+                format!(r#"{{"schemaVersion":2,"config":{{"digest":"sha256:xy"}},"layers":[{blob}]}}"#),
                 "hexadecimal",
             ),
             (
-                format!(r#"{{"schemaVersion":2,"manifests":[{{"digest":"{D}","size":-1}}]}}"#),
-                "malformed",
-            ),
-            (
-                format!(r#"{{"schemaVersion":2,"manifests":[{{"digest":"{D}"}}]}}"#),
-                "size",
+                format!(r#"{{"schemaVersion":2,"config":{blob},"layers":[{{"size":1}}]}}"#),
+                "layers[].digest is missing",
             ),
         ];
         for (text, want) in cases {
@@ -369,7 +391,7 @@ mod tests {
                 r#"{{"mediaType":"{}","digest":"{D}","size":1,"platform":{{"os":"{os}","architecture":"{arch}"}}}}"#,
                 MANIFEST_TYPES[0]
             );
-            serde_json::from_str::<Descriptor>(&text).unwrap()
+            Descriptor::read("entry", &serde_json::from_str(&text).unwrap()).unwrap()
         };
         let wanted = Platform {
             os: "linux".to_owned(),

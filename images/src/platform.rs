@@ -1,20 +1,41 @@
 //! Which manifest of an index fits this machine (OCI image spec, image-index.md, "platform").
 
-use serde::Deserialize;
-
 /// Operating system, architecture and variant in Go's spelling, as indexes use it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
     /// `linux`.
     pub os: String,
     /// `amd64`, `arm64`, ...
     pub architecture: String,
     /// `v8`, `v2`, ...; empty when the index does not say.
-    #[serde(default)]
     pub variant: String,
 }
 
 impl Platform {
+    /// From the words of an image, which are written in many ways: those that Go, the kernel and distributions have for one.
+    pub(crate) fn normal(os: &str, architecture: &str, variant: &str) -> Self {
+        let word = |text: &str| text.trim().to_ascii_lowercase();
+        let (architecture, implied) = match word(architecture).as_str() {
+            "x86_64" | "x86-64" => ("amd64".to_owned(), ""),
+            "aarch64" => ("arm64".to_owned(), ""),
+            "i386" | "i486" | "i586" | "i686" | "x86" => ("386".to_owned(), ""),
+            "armhf" | "armv7l" => ("arm".to_owned(), "v7"),
+            "armel" | "armv6l" => ("arm".to_owned(), "v6"),
+            "powerpc64le" => ("ppc64le".to_owned(), ""),
+            other => (other.to_owned(), ""),
+        };
+        let variant = match word(variant) {
+            own if own.starts_with(|c: char| c.is_ascii_digit()) => format!("v{own}"),
+            own if own.is_empty() => implied.to_owned(),
+            own => own,
+        };
+        Self {
+            os: word(os),
+            architecture,
+            variant,
+        }
+    }
+
     /// The platform of this machine.
     pub fn host() -> Self {
         let (architecture, variant) = match std::env::consts::ARCH {

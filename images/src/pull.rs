@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::Kind;
+use crate::configuration::Configuration;
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::layer::{ChannelReader, UnpackError};
@@ -90,7 +91,7 @@ async fn pull(
     let config = repository
         .small_blob(&manifest.config, options.limits.config_bytes)
         .await?;
-    let plans = manifest.plan(&manifest::parse_config(&config, &options.platform)?)?;
+    let plans = manifest.plan(&Configuration::read(&config, &options.platform)?)?;
     let layers = fetch_layers(inner, &repository, plans).await?;
     let draft = Draft {
         id: manifest.config.digest,
@@ -121,7 +122,11 @@ async fn image_manifest(
             Document::Index(entries) => entries,
         };
         let chosen = manifest::choose(&entries, &inner.options.platform)?;
-        let limit = inner.options.limits.manifest_bytes.min(chosen.size);
+        let limit = inner
+            .options
+            .limits
+            .manifest_bytes
+            .min(chosen.size.unwrap_or(u64::MAX));
         (bytes, _) = repository.manifest(chosen.digest.as_str(), limit).await?;
     }
     Err(ManifestError::Nested(INDEX_DEPTH_MAX).into())
@@ -133,8 +138,9 @@ async fn fetch_layers(
     plans: Vec<LayerPlan>,
 ) -> Result<Vec<Layer>, Cause> {
     let limit = inner.options.limits.blob_bytes;
-    if let Some(large) = plans.iter().find(|plan| plan.blob.size > limit) {
-        let (digest, size) = (large.blob.digest.clone(), large.blob.size);
+    let size = |plan: &LayerPlan| plan.blob.size.unwrap_or(0);
+    if let Some(large) = plans.iter().find(|plan| size(plan) > limit) {
+        let (digest, size) = (large.blob.digest.clone(), size(large));
         return Err(RegistryError::BlobTooLarge { digest, size, limit }.into());
     }
     let mut layers: Vec<Option<Layer>> = plans.iter().map(|_| None).collect();
@@ -171,7 +177,9 @@ async fn fetch_layer(inner: &Arc<Inner>, repository: &Repository, plan: LayerPla
     let staged = vacancy.stage().map_err(Cause::Stage)?;
     let (sink, chunks) = mpsc::channel(QUEUE);
     let unpacking = start_unpacking(&staged, ChannelReader::new(chunks));
-    let fetched = repository.blob(&plan.blob, sink).await;
+    let fetched = repository
+        .blob(&plan.blob, inner.options.limits.blob_bytes, sink)
+        .await;
     let unpacked = unpacking.finish().await.ok_or(Cause::ShuttingDown)?;
     drop(permit);
     match fetched {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::spool::Spool;
 use super::{Candidate, ImportError};
+use crate::configuration::Configuration;
 use crate::digest::Digest;
 use crate::manifest::{self, Descriptor, LayerPlan, ManifestError};
 use crate::reference::Reference;
@@ -73,7 +74,7 @@ fn candidate(spool: &Spool, entry: &Entry, options: &Options) -> Result<Candidat
         file: entry.config.clone(),
         source,
     };
-    let parsed = manifest::parse_config(&config, &options.platform).map_err(at_file)?;
+    let parsed = Configuration::read(&config, &options.platform).map_err(at_file)?;
     let diff_ids = manifest::diff_ids(&parsed).map_err(at_file)?;
     if diff_ids.len() != entry.layers.len() {
         let count = ManifestError::LayerCount {
@@ -89,9 +90,9 @@ fn candidate(spool: &Spool, entry: &Entry, options: &Options) -> Result<Candidat
         let blob = Descriptor {
             media_type: String::new(),
             digest: diff_id.clone(),
-            size: 0,
+            size: None,
             platform: None,
-            annotations: None,
+            annotations: BTreeMap::new(),
         };
         (
             LayerPlan {

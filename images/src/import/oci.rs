@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::spool::Spool;
 use super::{Candidate, ImportError, docker, document};
+use crate::configuration::Configuration;
 use crate::digest::Digest;
 use crate::manifest::{self, Descriptor, Document, Manifest, ManifestError};
 use crate::reference::Reference;
@@ -109,7 +110,7 @@ fn candidate(spool: &Spool, manifest: &Manifest, options: &Options) -> Result<Ca
         file: file.clone(),
         source,
     };
-    let parsed = manifest::parse_config(&config, &options.platform).map_err(at_file)?;
+    let parsed = Configuration::read(&config, &options.platform).map_err(at_file)?;
     let plans = manifest.plan(&parsed).map_err(at_file)?;
     let layers = plans
         .into_iter()
@@ -134,12 +135,7 @@ fn name_it(
         file: "index.json",
         source,
     };
-    let annotation = |key| {
-        entry
-            .annotations
-            .as_ref()
-            .and_then(|annotations| annotations.get(key))
-    };
+    let annotation = |key| entry.annotations.get(key);
     let mut references = docker_names
         .get(candidate.id.as_str())
         .cloned()

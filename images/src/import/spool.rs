@@ -129,11 +129,11 @@ impl Spool {
     /// Reads a blob; at its end a wrong digest is an error if `verify` says what is expected.
     pub(super) fn reader(&self, name: &str, verify: Option<&Descriptor>) -> Result<Section, ImportError> {
         let (offset, size) = self.place(name)?;
-        if let Some(blob) = verify.filter(|blob| blob.size != size) {
+        if let Some(told) = verify.and_then(|blob| blob.size).filter(|told| *told != size) {
             return Err(ImportError::Digest {
                 file: name.to_owned(),
                 found: format!("{size} bytes"),
-                expected: format!("{} bytes", blob.size),
+                expected: format!("{told} bytes"),
             });
         }
         let verify = verify.map(|blob| (blob.digest.hasher(), blob.digest.clone()));

@@ -86,12 +86,9 @@ impl Repository {
 
     /// Fetches a small blob into memory.
     pub(crate) async fn small_blob(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, RegistryError> {
-        if blob.size > limit {
-            return Err(RegistryError::BlobTooLarge {
-                digest: blob.digest.clone(),
-                size: blob.size,
-                limit,
-            });
+        if let Some(size) = blob.size.filter(|size| *size > limit) {
+            let digest = blob.digest.clone();
+            return Err(RegistryError::BlobTooLarge { digest, size, limit });
         }
         let (sink, mut chunks): (Sink, _) = mpsc::channel(4);
         let collect = async {
@@ -101,15 +98,17 @@ impl Repository {
             }
             bytes
         };
-        let fetch = async { self.blob(blob, sink).await };
+        let fetch = async { self.blob(blob, limit, sink).await };
         let (fetched, bytes) = tokio::join!(fetch, collect);
         fetched.map(|()| bytes)
     }
 
-    /// Streams a blob into `sink`. A connection that breaks is taken up where it broke, on this or the next host.
-    pub(crate) async fn blob(&self, blob: &Descriptor, sink: Sink) -> Result<(), RegistryError> {
+    /// Streams a blob of at most `limit` bytes into `sink`. A connection that breaks is taken up where it broke, on this or the next host.
+    pub(crate) async fn blob(&self, blob: &Descriptor, limit: u64, sink: Sink) -> Result<(), RegistryError> {
         let mut download = Download {
-            blob,
+            digest: &blob.digest,
+            size: blob.size,
+            limit,
             sink,
             received: 0,
             hasher: Some(blob.digest.hasher()),
@@ -171,7 +170,10 @@ async fn manifest_from(
 
 /// A blob on its way.
 struct Download<'a> {
-    blob: &'a Descriptor,
+    digest: &'a Digest,
+    /// From the descriptor, or from the first answer when that does not tell.
+    size: Option<u64>,
+    limit: u64,
     sink: Sink,
     received: u64,
     hasher: Option<Hasher>,
@@ -197,7 +199,7 @@ impl Download<'_> {
     }
 
     async fn attempt(&mut self, client: &Client, path: &str) -> Result<(), RegistryError> {
-        if self.received == self.blob.size {
+        if self.size == Some(self.received) {
             return Ok(());
         }
         let wanted = Wanted {
@@ -214,8 +216,9 @@ impl Download<'_> {
         };
         let announced = response.body().size_hint().exact();
         let mut body = response.into_body();
-        if let Some(size) = announced.filter(|size| *size != self.blob.size - self.received + skip) {
-            return Err(self.wrong_size(client, self.received.saturating_sub(skip).saturating_add(size)));
+        let total = announced.map(|size| self.received.saturating_sub(skip).saturating_add(size));
+        if let Some(total) = total.filter(|total| *total != *self.size.get_or_insert(*total)) {
+            return Err(self.wrong_size(client, total));
         }
         let uri = Uri::default();
         let at_host = |error: RegistryError| error.at(&client.host.authority);
@@ -227,13 +230,14 @@ impl Download<'_> {
                 self.take(client, chunk).await?;
             }
         }
-        if self.received < self.blob.size {
+        let size = *self.size.get_or_insert(self.received);
+        if self.received < size {
             // The server closed early without saying so.
             return Err(RegistryError::Short {
                 host: client.host.authority.clone(),
-                digest: self.blob.digest.clone(),
+                digest: self.digest.clone(),
                 received: self.received,
-                size: self.blob.size,
+                size,
             });
         }
         Ok(())
@@ -241,7 +245,7 @@ impl Download<'_> {
 
     async fn take(&mut self, client: &Client, chunk: Bytes) -> Result<(), RegistryError> {
         self.received = self.received.saturating_add(chunk.len() as u64);
-        if self.received > self.blob.size {
+        if self.received > self.size.unwrap_or(self.limit).min(self.limit) {
             return Err(self.wrong_size(client, self.received));
         }
         if let Some(hasher) = &mut self.hasher {
@@ -256,19 +260,19 @@ impl Download<'_> {
     fn wrong_size(&self, client: &Client, found: u64) -> RegistryError {
         RegistryError::Size {
             host: client.host.authority.clone(),
-            digest: self.blob.digest.clone(),
+            digest: self.digest.clone(),
             found,
-            expected: self.blob.size,
+            expected: self.size.unwrap_or(self.limit),
         }
     }
 
     /// Verifies the digest and tells the receiver that this was all.
     async fn finish(mut self, client: &Client) -> Result<(), RegistryError> {
         let found = self.hasher.take().map(Hasher::finish);
-        if let Some(found) = found.filter(|found| *found != self.blob.digest) {
+        if let Some(found) = found.filter(|found| found != self.digest) {
             return Err(RegistryError::Digest {
                 host: client.host.authority.clone(),
-                expected: self.blob.digest.clone(),
+                expected: self.digest.clone(),
                 found,
             });
         }

@@ -10,10 +10,11 @@ use super::staging::{Layer, StagedLayer};
 use super::state::State;
 use super::{Inner, StoreError};
 use crate::chain::chain;
+use crate::configuration::Configuration;
 use crate::digest::Digest;
 use crate::image::{Image, LayerNumber};
 use crate::layer::{RootAttributes, adopt_parents};
-use crate::manifest::{ManifestError, parse_config};
+use crate::manifest::ManifestError;
 use crate::platform::Platform;
 
 /// What is needed to record an image whose layers are all there.
@@ -258,7 +259,7 @@ pub(super) fn build_image(
     let own_root = |number: &LayerNumber| state.layers.get(number).and_then(|layer| layer.root);
     let root = state.lower(&record.layers).iter().find_map(own_root);
     Ok(Image {
-        config: parse_config(config, platform)?,
+        config: Configuration::read(config, platform)?,
         size: bytes.saturating_add(config.len() as u64),
         root: root.unwrap_or_else(RootAttributes::default),
         id: record.id,
