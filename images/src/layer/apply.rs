@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::attributes::{set_attributes, set_node_attributes, times};
 use super::failure::{ApplyError, call, refused, walked};
+use super::notes::Notes;
 use super::plan::{Counts, Step, plan};
 use super::tar_stream::{Entry, Kind, TarStream, lossy};
 use super::walk::{self, open_directory, remove_tree};
@@ -31,6 +32,7 @@ pub(crate) fn apply<R: Read>(
     stream: &mut TarStream<R>,
     root: BorrowedFd<'_>,
     limits: &Limits,
+    notes: &mut Notes,
 ) -> Result<Content, ApplyError> {
     let mut applier = Applier {
         root,
@@ -43,6 +45,8 @@ pub(crate) fn apply<R: Read>(
         implied: BTreeSet::new(),
         directories: Vec::new(),
         parent: None,
+        left_out: BTreeSet::new(),
+        notes,
         buffer: vec![0; COPY_BUFFER],
     };
     while let Some(entry) = stream.next()? {
@@ -61,6 +65,9 @@ struct Applier<'a> {
     directories: Vec<(Vec<u8>, (i64, u32))>,
     /// The directory of the last entry, since neighbours follow each other.
     parent: Option<(Vec<u8>, walk::Parent)>,
+    /// Names of device nodes that were not made; what links to them is not made either.
+    left_out: BTreeSet<Vec<u8>>,
+    notes: &'a mut Notes,
     buffer: Vec<u8>,
 }
 
@@ -73,6 +80,15 @@ impl Applier<'_> {
     ) -> Result<(), ApplyError> {
         match step {
             Step::Nothing => Ok(()),
+            Step::Nameless => {
+                self.notes.add("entries without a name", || entry.name());
+                Ok(())
+            }
+            Step::Device { path } => {
+                self.notes.add("device nodes", || device(entry));
+                self.left_out.insert(path);
+                Ok(())
+            }
             Step::Root => self.root_attributes(entry),
             Step::Opaque { parent } if parent.is_empty() => {
                 self.content.opaque_root = true;
@@ -96,7 +112,7 @@ impl Applier<'_> {
     }
 
     fn root_attributes(&mut self, entry: &Entry) -> Result<(), ApplyError> {
-        set_attributes(entry, self.root)?;
+        set_attributes(entry, self.root, self.notes)?;
         self.directories.push((Vec::new(), entry.mtime));
         self.content.root = Some(RootAttributes {
             mode: entry.mode,
@@ -228,7 +244,7 @@ impl Applier<'_> {
         if deleted {
             walk::set_opaque(fd.as_fd()).map_err(call(entry, "setxattr"))?;
         }
-        set_attributes(entry, fd.as_fd())?;
+        set_attributes(entry, fd.as_fd(), self.notes)?;
         self.implied.remove(&full);
         self.directories.push((full, entry.mtime));
         Ok(())
@@ -258,6 +274,11 @@ impl Applier<'_> {
         self.content.implied = self.implied.into_iter().collect();
         Ok(self.content)
     }
+}
+
+fn device(entry: &Entry) -> String {
+    let kind = if entry.kind == Kind::Block { 'b' } else { 'c' };
+    format!("{} ({kind} {}:{})", entry.name(), entry.major, entry.minor)
 }
 
 fn open_child(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {

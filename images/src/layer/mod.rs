@@ -11,6 +11,7 @@ mod attributes;
 mod channel;
 mod decompress;
 mod failure;
+mod notes;
 mod parents;
 mod pax;
 mod plan;
@@ -106,7 +107,10 @@ pub(crate) fn unpack(
         hasher: diff_id.hasher(),
     };
     let mut stream = TarStream::new(&mut hashed);
-    let content = apply::apply(&mut stream, root, limits)?;
+    let mut notes = notes::Notes::default();
+    let applied = apply::apply(&mut stream, root, limits, &mut notes);
+    notes.log(diff_id);
+    let content = applied?;
     let limit = limits.trailing_bytes;
     if !stream.drain(limit).map_err(ApplyError::from)? {
         return Err(UnpackError::Trailing { limit });

@@ -5,7 +5,7 @@ use super::walk::DEPTH_MAX;
 use crate::limits::Limits;
 use crate::whiteout::{Marker, marker};
 
-/// Device nodes a container may have; anything else in an image is an attack or a mistake. (major, minor)
+/// Character devices a container may have, as major and minor. No other is made: a container sees its own /dev.
 const DEVICES: [(u32, u32); 10] = [
     (1, 3),
     (1, 5),
@@ -23,10 +23,10 @@ const DEVICES: [(u32, u32); 10] = [
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The name leads out of the layer.
-    #[error("name contains '..'")]
+    #[error("its name leads out of the layer by '..'")]
     Traversal,
     /// A hard link's target leads out of the layer.
-    #[error("hard link to {0:?}, which contains '..'")]
+    #[error("hard link to {0:?}, which leads out of the layer by '..'")]
     LinkTraversal(String),
     /// A hard link's target is not in this layer.
     #[error("hard link to {0:?}, which is not a file of this layer")]
@@ -46,22 +46,9 @@ pub enum Refusal {
     /// The name of a whiteout deletes nothing sensible.
     #[error("malformed whiteout")]
     Whiteout,
-    /// A device that a container must not have.
-    #[error("device node {kind} {major}:{minor} is not allowed in an image")]
-    Device {
-        /// c or b.
-        kind: char,
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
     /// More device nodes than allowed.
     #[error("more than {0} device nodes")]
     Devices(u64),
-    /// An attribute that would change how the kernel treats the layer.
-    #[error("extended attribute {0:?} is not allowed in an image")]
-    Xattr(String),
     /// Neither file, directory, link, device nor fifo.
     #[error("entry type {0:?} is not supported")]
     Type(char),
@@ -92,6 +79,12 @@ pub enum Refusal {
 /// What an entry asks for, checked.
 pub(super) enum Step {
     Nothing,
+    /// Leave out what has no name and is no directory.
+    Nameless,
+    /// Leave out a device node.
+    Device {
+        path: Vec<u8>,
+    },
     Root,
     /// Mark the parent opaque.
     Opaque {
@@ -123,10 +116,10 @@ pub(super) fn plan(entry: &Entry, counts: &mut Counts, limits: &Limits) -> Resul
     }
     let path = clean(&entry.path).ok_or(Refusal::Traversal)?;
     let Some(name) = path.last() else {
-        return if entry.kind == Kind::Directory {
-            Ok(Step::Root)
-        } else {
-            Err(Refusal::Root)
+        return match entry.kind {
+            Kind::Directory => Ok(Step::Root),
+            Kind::Symlink | Kind::HardLink => Err(Refusal::Root),
+            Kind::Regular | Kind::Character | Kind::Block | Kind::Fifo | Kind::Other(_) => Ok(Step::Nameless),
         };
     };
     let parent = path.get(..path.len() - 1).unwrap_or_default().join(&b'/');
@@ -152,21 +145,23 @@ pub(super) fn plan(entry: &Entry, counts: &mut Counts, limits: &Limits) -> Resul
             let target = clean(&link).ok_or_else(|| Refusal::LinkTraversal(lossy(&link)))?;
             link = target.join(&b'/');
         }
-        Kind::Character | Kind::Block => check_device(entry, counts, limits)?,
+        // Overlayfs's own form of a whiteout.
+        Kind::Character if (entry.major, entry.minor) == (0, 0) => {
+            let name = name.to_vec();
+            return Ok(Step::Delete { parent, name });
+        }
+        Kind::Character if DEVICES.contains(&(entry.major, entry.minor)) => check_count(counts, limits)?,
+        Kind::Character | Kind::Block => {
+            let path = path.join(&b'/');
+            return Ok(Step::Device { path });
+        }
         Kind::Other(kind) => return Err(Refusal::Type(char::from(kind))),
     }
-    match entry
-        .xattrs
-        .iter()
-        .find(|(name, _)| xattr_rule(name) == XattrRule::Refuse)
-    {
-        Some((name, _)) => Err(Refusal::Xattr(lossy(name))),
-        None => Ok(Step::Make {
-            parent,
-            name: name.to_vec(),
-            link,
-        }),
-    }
+    Ok(Step::Make {
+        parent,
+        name: name.to_vec(),
+        link,
+    })
 }
 
 fn check_size(entry: &Entry, counts: &mut Counts, limits: &Limits) -> Result<(), Refusal> {
@@ -190,12 +185,7 @@ fn check_size(entry: &Entry, counts: &mut Counts, limits: &Limits) -> Result<(),
     Ok(())
 }
 
-fn check_device(entry: &Entry, counts: &mut Counts, limits: &Limits) -> Result<(), Refusal> {
-    let (major, minor) = (entry.major, entry.minor);
-    if entry.kind == Kind::Block || !DEVICES.contains(&(major, minor)) {
-        let kind = if entry.kind == Kind::Block { 'b' } else { 'c' };
-        return Err(Refusal::Device { kind, major, minor });
-    }
+fn check_count(counts: &mut Counts, limits: &Limits) -> Result<(), Refusal> {
     counts.devices += 1;
     if counts.devices > limits.layer_devices {
         Err(Refusal::Devices(limits.layer_devices))
@@ -204,34 +194,33 @@ fn check_device(entry: &Entry, counts: &mut Counts, limits: &Limits) -> Result<(
     }
 }
 
-#[derive(PartialEq, Eq)]
 pub(super) enum XattrRule {
     Set,
-    /// Labels of the machine the image was built on; they mean nothing here.
-    Skip,
-    /// `trusted.overlay.redirect` and the like would make overlayfs look elsewhere.
-    Refuse,
+    /// A label of the machine the image was built on, which every file may have; it means nothing here.
+    Label,
+    /// `trusted.overlay.redirect` and the like would make overlayfs look elsewhere; other namespaces the kernel does not have.
+    LeaveOut,
 }
 
 pub(super) fn xattr_rule(name: &[u8]) -> XattrRule {
     match name {
         b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => XattrRule::Set,
-        _ if name.starts_with(b"user.overlay.") => XattrRule::Refuse,
+        _ if name.starts_with(b"user.overlay.") => XattrRule::LeaveOut,
         _ if name.starts_with(b"user.") => XattrRule::Set,
-        _ if name.starts_with(b"security.") || name.starts_with(b"system.") => XattrRule::Skip,
-        _ => XattrRule::Refuse,
+        _ if name.starts_with(b"security.") || name.starts_with(b"system.") => XattrRule::Label,
+        _ => XattrRule::LeaveOut,
     }
 }
 
-/// The components of a name without empty ones and `.`; `None` if one is `..`.
+/// The components of a name below the layer's root, `.` and `..` resolved; `None` if it leads above.
 fn clean(path: &[u8]) -> Option<Vec<&[u8]>> {
-    let components: Vec<&[u8]> = path
-        .split(|b| *b == b'/')
-        .filter(|c| !c.is_empty() && *c != b".")
-        .collect();
-    if components.iter().any(|c| *c == b"..") {
-        None
-    } else {
-        Some(components)
+    let mut components: Vec<&[u8]> = Vec::new();
+    for component in path.split(|b| *b == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => drop(components.pop()?),
+            name => components.push(name),
+        }
     }
+    Some(components)
 }

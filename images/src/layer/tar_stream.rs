@@ -329,7 +329,7 @@ fn names(
             .unwrap_or_default()
     };
     let link = from_pax("linkpath").or(long_link).unwrap_or_else(own_link);
-    let field = if path.is_empty() || path.len() > PATH_MAX || path.contains(&0) {
+    let field = if path.len() > PATH_MAX || path.contains(&0) {
         "path"
     } else if link.len() > PATH_MAX || link.contains(&0) {
         "link name"
@@ -342,14 +342,21 @@ fn names(
     })
 }
 
-/// A user or group id.
+/// A user or group id. Writers that hold it in a signed or a wider number give what chown(2) makes of that: its low 32 bits, and
+/// the first user for the number that means none.
 fn id(pax: &Pax, key: &str, own: io::Result<u64>, raw: &[u8]) -> Option<u32> {
-    let id = match pax.number(key).ok()? {
-        Some(id) => id,
-        None if is_blank(raw) => 0,
-        None => own.ok()?,
+    let low_bits = |bytes: &[u8]| bytes.last_chunk::<4>().map(|low| u32::from_be_bytes(*low));
+    let id = match (pax.get(key), raw.first()) {
+        (Some(text), _) => {
+            let number: i128 = std::str::from_utf8(text).ok()?.trim().parse().ok()?;
+            low_bits(&number.to_be_bytes())
+        }
+        (None, _) if is_blank(raw) => Some(0),
+        // Base-256, possibly negative.
+        (None, Some(first)) if first & 0x80 != 0 => low_bits(raw),
+        (None, _) => low_bits(&own.ok()?.to_be_bytes()),
     };
-    u32::try_from(id).ok()
+    id.map(|id| if id == u32::MAX { 0 } else { id })
 }
 
 fn mtime(header: &Header, pax: &Pax) -> Option<(i64, u32)> {

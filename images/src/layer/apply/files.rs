@@ -42,7 +42,7 @@ impl Applier<'_> {
         if entry.sparse.is_some() {
             rustix::fs::ftruncate(&file, entry.size).map_err(call(entry, "truncate"))?;
         }
-        set_attributes(entry, file.as_fd())?;
+        set_attributes(entry, file.as_fd(), self.notes)?;
         rustix::fs::futimens(&file, &times(entry.mtime)).map_err(call(entry, "utimens"))
     }
 
@@ -65,6 +65,11 @@ impl Applier<'_> {
         name: &[u8],
         link: &[u8],
     ) -> Result<(), ApplyError> {
+        if self.left_out.contains(link) {
+            self.notes.add("links to device nodes", || entry.name());
+            self.left_out.insert(full.to_vec());
+            return Ok(());
+        }
         let outside = || refused(entry, Refusal::LinkTarget(lossy(link)));
         let (directory, target) = match link.iter().rposition(|b| *b == b'/') {
             Some(slash) => (
