@@ -84,13 +84,21 @@ async fn pull(
 ) -> Result<Arc<Image>, Cause> {
     let options = &inner.options;
     let repository = Arc::new(Repository::open(reference, auth, config_directory)?);
+    if let Some(image) = unchanged(inner, &repository, reference).await? {
+        return Ok(image);
+    }
     let (bytes, digest) = repository
         .manifest(reference.target(), options.limits.manifest_bytes)
         .await?;
     let manifest = image_manifest(inner, &repository, bytes).await?;
-    let config = repository
-        .small_blob(&manifest.config, options.limits.config_bytes)
-        .await?;
+    let config = match inner.config(&manifest.config.digest) {
+        Some(config) => config,
+        None => {
+            repository
+                .small_blob(&manifest.config, options.limits.config_bytes)
+                .await?
+        }
+    };
     let plans = manifest.plan(&Configuration::read(&config, &options.platform)?)?;
     let layers = fetch_layers(inner, &repository, plans).await?;
     let draft = Draft {
@@ -105,6 +113,29 @@ async fn pull(
         layers,
     };
     Ok(inner.commit(draft).await?)
+}
+
+/// The image that the reference stands for, when the store has it already: one HEAD says so, and nothing is fetched. Registries
+/// count fetched manifests. A store that has nothing of the repository does not ask.
+async fn unchanged(
+    inner: &Arc<Inner>,
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<Option<Arc<Image>>, Cause> {
+    let name = format!("{}@", reference.name());
+    let known = |image: &Arc<Image>| image.repo_digests.iter().any(|digest| digest.starts_with(&name));
+    if !inner.state().images.values().any(known) {
+        return Ok(None);
+    }
+    let Some(digest) = repository.resolve(reference.target()).await else {
+        return Ok(None);
+    };
+    let wanted = reference.digest().unwrap_or(&digest);
+    if *wanted != digest {
+        return Ok(None);
+    }
+    let tag = reference.tag().map(|_| reference.to_string());
+    Ok(inner.name(format!("{name}{digest}"), tag).await?)
 }
 
 /// Follows indexes to the manifest for this machine.

@@ -1,10 +1,13 @@
 //! Credentials of a pull, and the challenges they answer: Basic (RFC 7617) and the distribution project's token flow (Bearer).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::engine::{DecodePaddingMode, Engine as _};
 use hyper::header::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+
+use super::hosts::Host;
 
 /// Credentials as CRI's AuthConfig has them; an empty field is unset.
 #[derive(Clone, Default)]
@@ -52,9 +55,9 @@ pub(super) enum Credentials {
 }
 
 impl Credentials {
-    /// Checks `auth`; `None` when it is empty or meant for another registry than `domain` (asked at `authority`).
-    pub(super) fn plan(auth: &Auth, domain: &str, authority: &str) -> Result<Option<Self>, AuthError> {
-        if !meant_for(&auth.server_address, domain, authority) {
+    /// Checks `auth`; `None` when it is empty or not meant for `host`, which is asked for images of `domain`.
+    pub(super) fn plan(auth: &Auth, domain: &str, host: &Host) -> Result<Option<Self>, AuthError> {
+        if !meant_for(&auth.server_address, domain, host) {
             return Ok(None);
         }
         let header = |text: String, field| {
@@ -78,24 +81,46 @@ impl Credentials {
         if auth.auth.is_empty() {
             return Ok(None);
         }
-        let text = auth.auth.trim();
-        let alphabet = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
-        if !text.bytes().all(alphabet) {
-            return Err(AuthError::Auth);
-        }
-        Ok(Some(Self::Basic(header(format!("Basic {text}"), "auth")?)))
+        let pair = STANDARD.encode(pair_of(&auth.auth).ok_or(AuthError::Auth)?);
+        Ok(Some(Self::Basic(header(format!("Basic {pair}"), "auth")?)))
     }
 }
 
-fn meant_for(server_address: &str, domain: &str, authority: &str) -> bool {
+/// `username:password` from its base64, which files hold wrapped, in either alphabet, with more padding than is right or with
+/// none, and with the zeros behind it that docker's own format had.
+fn pair_of(auth: &str) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+    );
+    let digit = |character: char| match character {
+        '-' => '+',
+        '_' => '/',
+        other => other,
+    };
+    let kept = auth.chars().filter(|c| !c.is_ascii_whitespace() && *c != '\0');
+    let text: String = kept.map(digit).collect();
+    let mut pair = LENIENT.decode(text.trim_end_matches('=')).ok()?;
+    while pair.last() == Some(&0) {
+        pair.pop();
+    }
+    pair.contains(&b':').then_some(pair)
+}
+
+/// Whether credentials for `server_address` may be sent to a host. Without an address they are meant for the registry, not for
+/// whoever mirrors it.
+fn meant_for(server_address: &str, domain: &str, host: &Host) -> bool {
     let rest = server_address
         .split_once("://")
         .map_or(server_address, |(_, rest)| rest);
-    let host = match rest.split('/').next().unwrap_or_default() {
+    let named = match rest.split('/').next().unwrap_or_default() {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
-        host => host,
+        named => named,
     };
-    host.is_empty() || host == domain || host == authority
+    let is = |other: &str| named.eq_ignore_ascii_case(other);
+    is(&host.authority) || (host.registry && (named.is_empty() || is(domain)))
 }
 
 /// A parsed `WWW-Authenticate` header.
@@ -184,10 +209,9 @@ pub(super) struct Token {
 impl Token {
     /// The Authorization header for it.
     pub(super) fn header(self) -> Option<HeaderValue> {
-        let token = self
-            .token
-            .or(self.access_token)
-            .filter(|token| !token.is_empty())?;
+        // Some services fill one of the two and leave the other empty.
+        let given = [self.token, self.access_token];
+        let token = given.into_iter().flatten().find(|token| !token.is_empty())?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
         value.set_sensitive(true);
         Some(value)
@@ -234,34 +258,87 @@ mod tests {
         }
     }
 
+    fn host(authority: &str, registry: bool) -> Host {
+        Host {
+            authority: authority.to_owned(),
+            registry,
+            ..Host::origin("a.io")
+        }
+    }
+
     #[test]
     fn credentials_only_go_to_their_registry() {
-        let plan = |server: &str, domain: &str| {
+        let plan = |server: &str, host: &Host| {
             let auth = Auth {
                 username: "u".to_owned(),
                 password: "p".to_owned(),
                 server_address: server.to_owned(),
                 ..Auth::default()
             };
-            Credentials::plan(&auth, domain, domain).unwrap().is_some()
+            Credentials::plan(&auth, "a.io", host).unwrap().is_some()
         };
-        assert!(plan("", "a.io") && plan("a.io", "a.io") && plan("https://a.io/v2/", "a.io"));
-        assert!(plan("https://index.docker.io/v1/", "docker.io"));
-        assert!(!plan("b.io", "a.io"));
-        let auth = Auth {
-            auth: "no base64!".to_owned(),
+        let (registry, elsewhere) = (host("a.io", true), host("10.0.0.1:5000", true));
+        for server in ["", "a.io", "A.io", "https://a.io/v2/"] {
+            assert!(plan(server, &registry) && plan(server, &elsewhere), "{server}");
+        }
+        assert!(!plan("b.io", &registry) && !plan("b.io", &elsewhere));
+        let mirror = host("m.io", false);
+        assert!(plan("m.io", &mirror) && plan("https://m.io/", &mirror));
+        for server in ["", "a.io", "https://a.io/v2/", "b.io"] {
+            assert!(!plan(server, &mirror), "{server}");
+        }
+        let secret = Auth {
+            password: "secret".to_owned(),
             ..Auth::default()
         };
-        assert!(Credentials::plan(&auth, "a.io", "a.io").is_err());
-        assert!(
-            !format!(
-                "{:?}",
-                Auth {
-                    password: "secret".to_owned(),
-                    ..auth
-                }
-            )
-            .contains("secret")
-        );
+        assert!(!format!("{secret:?}").contains("secret"));
+    }
+
+    #[test]
+    fn auth_is_read_however_it_is_padded() {
+        let plan = |text: &str| {
+            let auth = Auth {
+                auth: text.to_owned(),
+                ..Auth::default()
+            };
+            Credentials::plan(&auth, "a.io", &host("a.io", true))
+        };
+        // user:pass, of which the last has zeros behind it; and u:~?~? in both alphabets
+        for text in [
+            "dXNlcjpwYXNz",
+            " dXNlcjpwYXNz\n",
+            "dXNl\ncjpw\r\nYXNz",
+            "dXNlcjpwYXNz==",
+            "dXNlcjpwYXNzAAA=",
+            "dXNlcjpwYXNzAA",
+        ] {
+            match plan(text).unwrap() {
+                Some(Credentials::Basic(value)) => assert_eq!(value, "Basic dXNlcjpwYXNz", "{text}"),
+                _ => panic!("{text}"),
+            }
+        }
+        for text in ["dTp-P34_", "dTp+P34/"] {
+            match plan(text).unwrap() {
+                Some(Credentials::Basic(value)) => assert_eq!(value, "Basic dTp+P34/", "{text}"),
+                _ => panic!("{text}"),
+            }
+        }
+        for bad in ["no base64!", "dXNlcg==", "="] {
+            assert!(plan(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_token_that_is_not_empty_counts() {
+        let header = |text: &str| serde_json::from_str::<Token>(text).unwrap().header();
+        for text in [
+            r#"{"token":"","access_token":"t"}"#,
+            r#"{"token":null,"access_token":"t"}"#,
+            r#"{"token":"t","access_token":""}"#,
+            r#"{"access_token":"t","expires_in":"300"}"#,
+        ] {
+            assert_eq!(header(text).unwrap(), "Bearer t", "{text}");
+        }
+        assert!(header(r#"{"token":""}"#).is_none());
     }
 }

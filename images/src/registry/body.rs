@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
-use hyper::{Response, Uri};
+use hyper::{HeaderMap, Response, Uri};
 
 use super::RegistryError;
+use super::encoding::Decoder;
 
 /// A body that brings nothing for this long is broken.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,6 +40,44 @@ pub(super) async fn read_all(
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// Reads a small JSON document, decoded if its headers say that it is encoded.
+pub(super) async fn read_document(
+    uri: &Uri,
+    response: Response<Incoming>,
+    limit: u64,
+) -> Result<Vec<u8>, RegistryError> {
+    let headers = response.headers().clone();
+    let bytes = read_all(uri, response, limit).await?;
+    decode(uri, &headers, bytes, limit)
+}
+
+/// The JSON document in `bytes`, which came with `headers`.
+pub(super) fn decode(
+    uri: &Uri,
+    headers: &HeaderMap,
+    bytes: Vec<u8>,
+    limit: u64,
+) -> Result<Vec<u8>, RegistryError> {
+    let decoded = match Decoder::of(headers) {
+        // Some servers say that they encode and do not.
+        _ if bytes.trim_ascii_start().starts_with(b"{") => return Ok(bytes),
+        Ok(None) => Ok(bytes),
+        Ok(Some(decoder)) => decoder.all(&bytes, limit),
+        Err(error) => Err(error),
+    };
+    let decoded = decoded.map_err(|source| RegistryError::Encoding {
+        url: shown(uri),
+        source,
+    })?;
+    if decoded.len() as u64 > limit {
+        return Err(RegistryError::TooLarge {
+            url: shown(uri),
+            limit,
+        });
+    }
+    Ok(decoded)
 }
 
 /// The next part of a body; `None` at its end.

@@ -3,7 +3,7 @@
 //! ```text
 //!  get -> 401 + challenge -> token service -> get again
 //!      -> 3xx -> the storage it points to (without our credentials)
-//!      -> 429, 5xx, broken connection -> wait, again (at most ATTEMPTS times)
+//!      -> 408, 425, 429, 5xx, broken connection -> wait, again (at most ATTEMPTS times)
 //! ```
 
 mod redirect;
@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
+};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioExecutor;
 
 use super::RegistryError;
@@ -43,6 +45,8 @@ pub(super) struct Wanted<'a> {
     pub(super) accept: &'a str,
     /// First byte wanted.
     pub(super) from: u64,
+    /// Only the headers.
+    pub(super) head: bool,
 }
 
 /// One registry host for one repository.
@@ -153,7 +157,11 @@ impl Client {
         let mut at = uri.clone();
         for _ in 0..REDIRECTS_MAX {
             let own = (at.scheme(), at.authority()) == (uri.scheme(), uri.authority());
-            let mut request = Request::builder().uri(&at).header(ACCEPT, wanted.accept);
+            let mut request = Request::builder()
+                .method(if wanted.head { Method::HEAD } else { Method::GET })
+                .uri(&at)
+                .header(ACCEPT, wanted.accept)
+                .header(ACCEPT_ENCODING, "identity");
             if wanted.from > 0 {
                 request = request.header(RANGE, format!("bytes={}-", wanted.from));
             }
@@ -172,7 +180,7 @@ impl Client {
             if !response.status().is_redirection() {
                 return Ok(response);
             }
-            at = redirected(&at, &response)?;
+            at = redirected(&at, response.headers(), self.host.plain_redirects)?;
         }
         Err(RegistryError::Redirects { url: uri.to_string() })
     }
@@ -215,7 +223,12 @@ impl Client {
 /// Whether and how long to wait before asking again.
 fn retry_pause(response: &Response<Incoming>, wait: Duration) -> Option<Duration> {
     let status = response.status();
-    if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
+    let later = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_EARLY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    if !later.contains(&status) && !status.is_server_error() {
         return None;
     }
     let asked = response

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Bytes};
-use hyper::{StatusCode, Uri};
+use hyper::{HeaderMap, StatusCode, Uri};
 use tokio::sync::mpsc;
 
-use super::body::{next_chunk, read_all};
+use super::body::{decode, next_chunk, read_all};
 use super::client::{Client, Wanted};
+use super::encoding::{Decoder, pieces};
 use super::{RegistryError, auth, hosts};
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{Descriptor, MANIFEST_TYPES};
@@ -44,7 +45,7 @@ impl Repository {
         let mut mirrors = Vec::new();
         for host in hosts::load(config_directory, reference.domain())? {
             let credentials = auth
-                .map(|auth| auth::Credentials::plan(auth, reference.domain(), &host.authority))
+                .map(|auth| auth::Credentials::plan(auth, reference.domain(), &host))
                 .transpose()?
                 .flatten();
             let client = Client::new(host, reference.repository(), credentials)?;
@@ -72,6 +73,7 @@ impl Repository {
             path: &path,
             accept: &accept,
             from: 0,
+            head: false,
         };
         let mut failures = Failures::default();
         for mirror in self.order(expected.is_none()) {
@@ -82,6 +84,21 @@ impl Repository {
             }
         }
         Err(failures.into_error(&self.name))
+    }
+
+    /// Asks for the digest of a manifest or index without fetching it; `None` when nobody tells, whatever the reason.
+    pub(crate) async fn resolve(&self, target: &str) -> Option<Digest> {
+        let path = format!("manifests/{target}");
+        let accept = MANIFEST_TYPES.join(", ");
+        let wanted = Wanted {
+            path: &path,
+            accept: &accept,
+            from: 0,
+            head: true,
+        };
+        let mirror = *self.order(true).first()?;
+        let response = mirror.client.get(&wanted).await.ok()?;
+        digest_of(response.headers())
     }
 
     /// Fetches a small blob into memory.
@@ -111,6 +128,7 @@ impl Repository {
             limit,
             sink,
             received: 0,
+            encoded: false,
             hasher: Some(blob.digest.hasher()),
         };
         let path = format!("blobs/{}", blob.digest);
@@ -142,6 +160,11 @@ impl Repository {
     }
 }
 
+fn digest_of(headers: &HeaderMap) -> Option<Digest> {
+    let value = headers.get("docker-content-digest")?;
+    Digest::parse(value.to_str().ok()?).ok()
+}
+
 async fn manifest_from(
     client: &Client,
     wanted: &Wanted<'_>,
@@ -149,12 +172,17 @@ async fn manifest_from(
     limit: u64,
 ) -> Result<(Vec<u8>, Digest), RegistryError> {
     let response = client.get(wanted).await?;
-    let header = response.headers().get("docker-content-digest");
-    let header = header.and_then(|value| Digest::parse(value.to_str().ok()?).ok());
+    let header = digest_of(response.headers());
     let uri = Uri::default();
-    let bytes = read_all(&uri, response, limit)
-        .await
-        .map_err(|error| error.at(&client.host.authority))?;
+    let at_host = |error: RegistryError| error.at(&client.host.authority);
+    let headers = response.headers().clone();
+    let mut bytes = read_all(&uri, response, limit).await.map_err(at_host)?;
+    if !expected
+        .or(header.as_ref())
+        .is_some_and(|digest| digest.matches(&bytes))
+    {
+        bytes = decode(&uri, &headers, bytes, limit).map_err(at_host)?;
+    }
     for expected in expected.into_iter().chain(header.as_ref()) {
         if !expected.matches(&bytes) {
             return Err(RegistryError::Digest {
@@ -176,6 +204,8 @@ struct Download<'a> {
     limit: u64,
     sink: Sink,
     received: u64,
+    /// The host encodes what it sends: then no byte of it is one of the blob's, and it is asked for all again.
+    encoded: bool,
     hasher: Option<Hasher>,
 }
 
@@ -205,7 +235,8 @@ impl Download<'_> {
         let wanted = Wanted {
             path,
             accept: "*/*",
-            from: self.received,
+            from: if self.encoded { 0 } else { self.received },
+            head: false,
         };
         let response = client.get(&wanted).await?;
         // A server that ignores the range sends everything again.
@@ -214,7 +245,16 @@ impl Download<'_> {
         } else {
             self.received
         };
-        let announced = response.body().size_hint().exact();
+        let mut announced = response.body().size_hint().exact();
+        // An object that is stored compressed may be sent with a header that says so: it is the blob all the same.
+        let mut decoder = match announced {
+            Some(size) if self.size.is_none_or(|own| own == size) => None,
+            _ => Decoder::of(response.headers()).map_err(|source| encoding(client, source))?,
+        };
+        self.encoded = decoder.is_some();
+        if decoder.is_some() {
+            announced = None;
+        }
         let mut body = response.into_body();
         let total = announced.map(|size| self.received.saturating_sub(skip).saturating_add(size));
         if let Some(total) = total.filter(|total| *total != *self.size.get_or_insert(*total)) {
@@ -222,13 +262,19 @@ impl Download<'_> {
         }
         let uri = Uri::default();
         let at_host = |error: RegistryError| error.at(&client.host.authority);
-        while let Some(mut chunk) = next_chunk(&uri, &mut body).await.map_err(at_host)? {
-            let drop = usize::try_from(skip).map_or(chunk.len(), |skip| skip.min(chunk.len()));
-            skip -= drop as u64;
-            chunk = chunk.slice(drop..);
-            if !chunk.is_empty() {
-                self.take(client, chunk).await?;
+        while let Some(chunk) = next_chunk(&uri, &mut body).await.map_err(at_host)? {
+            let Some(decoder) = &mut decoder else {
+                self.take(client, chunk, &mut skip).await?;
+                continue;
+            };
+            for piece in pieces(&chunk) {
+                let decoded = decoder.push(piece).map_err(|source| encoding(client, source))?;
+                self.take(client, decoded.into(), &mut skip).await?;
             }
+        }
+        if let Some(mut decoder) = decoder {
+            let decoded = decoder.end().map_err(|source| encoding(client, source))?;
+            self.take(client, decoded.into(), &mut skip).await?;
         }
         let size = *self.size.get_or_insert(self.received);
         if self.received < size {
@@ -243,7 +289,14 @@ impl Download<'_> {
         Ok(())
     }
 
-    async fn take(&mut self, client: &Client, chunk: Bytes) -> Result<(), RegistryError> {
+    /// Takes a chunk whose first bytes, as far as `skip` goes, have been taken before.
+    async fn take(&mut self, client: &Client, mut chunk: Bytes, skip: &mut u64) -> Result<(), RegistryError> {
+        let drop = usize::try_from(*skip).map_or(chunk.len(), |skip| skip.min(chunk.len()));
+        *skip -= drop as u64;
+        chunk = chunk.slice(drop..);
+        if chunk.is_empty() {
+            return Ok(());
+        }
         self.received = self.received.saturating_add(chunk.len() as u64);
         if self.received > self.size.unwrap_or(self.limit).min(self.limit) {
             return Err(self.wrong_size(client, self.received));
@@ -280,6 +333,13 @@ impl Download<'_> {
             .send(Ok(Bytes::new()))
             .await
             .map_err(|_| RegistryError::Unwanted)
+    }
+}
+
+fn encoding(client: &Client, source: io::Error) -> RegistryError {
+    RegistryError::Encoding {
+        url: client.host.authority.clone(),
+        source,
     }
 }
 

@@ -60,6 +60,10 @@ pub(crate) struct Host {
     pub(crate) tls: TlsFiles,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) dial_timeout: Duration,
+    /// Whether it stands for the registry itself, and not for a mirror of it.
+    pub(crate) registry: bool,
+    /// Whether redirects and token services in plain HTTP are followed from https, without credentials.
+    pub(crate) plain_redirects: bool,
     /// Mirrors are told whose image is meant (`?ns=`).
     pub(crate) namespace: Option<String>,
 }
@@ -70,7 +74,7 @@ pub(crate) fn load(directory: &Path, domain: &str) -> Result<Vec<Host>, HostsErr
         .into_iter()
         .find(|path| path.is_dir())
     else {
-        return Ok(vec![origin(domain)]);
+        return Ok(vec![Host::origin(domain)]);
     };
     let path = found.join(FILE);
     let text = match std::fs::read_to_string(&path) {
@@ -78,7 +82,7 @@ pub(crate) fn load(directory: &Path, domain: &str) -> Result<Vec<Host>, HostsErr
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(vec![Host {
                 tls: docker_files(&found)?,
-                ..origin(domain)
+                ..Host::origin(domain)
             }]);
         }
         Err(source) => return Err(HostsError::Read { path, source }),
@@ -96,23 +100,27 @@ fn candidates(directory: &Path, domain: &str) -> Vec<PathBuf> {
     names.into_iter().map(|name| directory.join(name)).collect()
 }
 
-/// The registry itself, without any configuration: https, but plain HTTP on loopback (unless the port is https's).
-fn origin(domain: &str) -> Host {
-    let authority = if domain == "docker.io" {
-        "registry-1.docker.io"
-    } else {
-        domain
-    };
-    Host {
-        https: !is_loopback(authority) || authority.ends_with(":443"),
-        authority: authority.to_owned(),
-        prefix: "/v2".to_owned(),
-        pull: true,
-        resolve: true,
-        tls: TlsFiles::default(),
-        headers: Vec::new(),
-        dial_timeout: DIAL_TIMEOUT,
-        namespace: None,
+impl Host {
+    /// The registry itself, without any configuration: https, but plain HTTP on loopback (unless the port is https's).
+    pub(super) fn origin(domain: &str) -> Self {
+        let authority = if domain == "docker.io" {
+            "registry-1.docker.io"
+        } else {
+            domain
+        };
+        Self {
+            https: !is_loopback(authority) || authority.ends_with(":443"),
+            authority: authority.to_owned(),
+            prefix: "/v2".to_owned(),
+            pull: true,
+            resolve: true,
+            tls: TlsFiles::default(),
+            headers: Vec::new(),
+            dial_timeout: DIAL_TIMEOUT,
+            registry: true,
+            plain_redirects: true,
+            namespace: None,
+        }
     }
 }
 
@@ -141,12 +149,13 @@ fn plan(path: &Path, text: &str, domain: &str) -> Result<Vec<Host>, HostsError> 
         header: file.header,
         override_path: file.override_path,
         dial_timeout: file.dial_timeout,
+        plain_redirects: file.plain_redirects,
     };
     let mut hosts = Vec::new();
     for (url, settings) in file.host.0 {
         hosts.push(host(path, &format!("host.{url:?}"), &url, settings, domain)?);
     }
-    let registry = origin(domain);
+    let registry = Host::origin(domain);
     let url = file.server.unwrap_or_else(|| {
         format!(
             "{}://{}",
@@ -154,7 +163,11 @@ fn plan(path: &Path, text: &str, domain: &str) -> Result<Vec<Host>, HostsError> 
             registry.authority
         )
     });
-    hosts.push(host(path, "server", &url, own, domain)?);
+    let server = host(path, "server", &url, own, domain)?;
+    hosts.push(Host {
+        registry: true,
+        ..server
+    });
     Ok(hosts)
 }
 
@@ -170,7 +183,7 @@ fn host(path: &Path, key: &str, url: &str, settings: Settings, domain: &str) -> 
     };
     let (https, authority, url_path) = split_url(url).map_err(|problem| bad("", problem))?;
     let (pull, resolve) = capabilities(settings.capabilities).map_err(|p| bad("capabilities", p))?;
-    let registry = origin(domain);
+    let registry = Host::origin(domain);
     Ok(Host {
         https,
         prefix: prefix(&url_path, settings.override_path.unwrap_or(false)),
@@ -188,6 +201,8 @@ fn host(path: &Path, key: &str, url: &str, settings: Settings, domain: &str) -> 
             .dial_timeout
             .map_or(Ok(DIAL_TIMEOUT), |text| duration(&text))
             .map_err(|problem| bad("dial_timeout", problem))?,
+        registry: authority == registry.authority && https == registry.https,
+        plain_redirects: settings.plain_redirects.unwrap_or(true),
         namespace: (authority != registry.authority).then(|| domain.to_owned()),
         authority,
     })

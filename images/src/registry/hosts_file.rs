@@ -19,6 +19,7 @@ pub(super) struct File {
     pub(super) header: Ordered<Words>,
     pub(super) override_path: Option<bool>,
     pub(super) dial_timeout: Option<String>,
+    pub(super) plain_redirects: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -32,6 +33,7 @@ pub(super) struct Settings {
     pub(super) header: Ordered<Words>,
     pub(super) override_path: Option<bool>,
     pub(super) dial_timeout: Option<String>,
+    pub(super) plain_redirects: Option<bool>,
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@ mod auth;
 mod body;
 mod client;
 mod connect;
+mod encoding;
 mod fetch;
 mod hosts;
 mod hosts_file;
@@ -64,6 +65,14 @@ pub enum RegistryError {
         url: String,
         /// Why.
         source: hyper::Error,
+    },
+    /// The body is not in the encoding that its header says.
+    #[error("GET {url}: Content-Encoding")]
+    Encoding {
+        /// Where.
+        url: String,
+        /// Why.
+        source: std::io::Error,
     },
     /// Nothing came.
     #[error("GET {url}: nothing received for {seconds} s")]
@@ -206,7 +215,11 @@ impl RegistryError {
 
     /// Names the host in an error of a body.
     fn at(mut self, host: &str) -> Self {
-        if let Self::Body { url, .. } | Self::Timeout { url, .. } | Self::TooLarge { url, .. } = &mut self {
+        if let Self::Body { url, .. }
+        | Self::Timeout { url, .. }
+        | Self::TooLarge { url, .. }
+        | Self::Encoding { url, .. } = &mut self
+        {
             host.clone_into(url);
         }
         self
@@ -225,7 +238,9 @@ impl RegistryError {
                 404 => Kind::NotFound,
                 _ => Kind::Unavailable, // of all numbers that HTTP has
             },
-            Self::Digest { .. } | Self::Size { .. } | Self::TooLarge { .. } => Kind::Corrupt,
+            Self::Digest { .. } | Self::Size { .. } | Self::TooLarge { .. } | Self::Encoding { .. } => {
+                Kind::Corrupt
+            }
             // What the registry itself said counts most; it is asked last.
             Self::All(all) => all.last().map_or(Kind::Unavailable, |(_, error)| error.kind()),
             Self::BadUrl { .. }

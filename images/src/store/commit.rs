@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use super::janitor::Job;
 use super::records::{Change, ImageRecord, LayerRecord};
 use super::staging::{Layer, StagedLayer};
-use super::state::State;
+use super::state::{State, record_of};
 use super::{Inner, StoreError};
 use crate::chain::chain;
 use crate::configuration::Configuration;
@@ -78,6 +78,50 @@ impl Inner {
         Ok(image)
     }
 
+    /// Gives the image that has the name `digest` the name `tag` as well; `None` when there is no such image.
+    pub(crate) async fn name(
+        self: &Arc<Self>,
+        digest: String,
+        tag: Option<String>,
+    ) -> Result<Option<Arc<Image>>, StoreError> {
+        let inner = Arc::clone(self);
+        let running = tokio::task::spawn_blocking(move || inner.name_blocking(&digest, tag));
+        running.await.map_err(|_| StoreError::ShuttingDown)?
+    }
+
+    fn name_blocking(&self, digest: &str, tag: Option<String>) -> Result<Option<Arc<Image>>, StoreError> {
+        let _writer = self.writer();
+        let (image, losers) = {
+            let state = self.state();
+            let has = |image: &&Arc<Image>| image.repo_digests.iter().any(|own| own == digest);
+            let Some(image) = state.images.values().find(has) else {
+                return Ok(None);
+            };
+            let Some(tag) = tag.filter(|tag| !image.repo_tags.contains(tag)) else {
+                return Ok(Some(Arc::clone(image)));
+            };
+            let mut image = Image::clone(image);
+            image.repo_tags.push(tag);
+            image.repo_tags.sort();
+            let losers = state.renamed(&record_of(&image));
+            (Arc::new(image), losers)
+        };
+        self.records.apply(&Change {
+            put_images: losers.iter().cloned().chain([record_of(&image)]).collect(),
+            ..Change::default()
+        })?;
+        let mut state = self.state();
+        rename(&mut state, losers);
+        state.images.insert(image.id.clone(), Arc::clone(&image));
+        Ok(Some(image))
+    }
+
+    /// The raw configuration of an image that is there.
+    pub(crate) fn config(&self, id: &Digest) -> Option<Vec<u8>> {
+        let known = self.state().images.contains_key(id.as_str());
+        known.then(|| self.records.config(id.as_str())).flatten()
+    }
+
     /// Puts what was just saved into memory.
     fn publish(
         &self,
@@ -91,15 +135,7 @@ impl Inner {
         state.layers.extend(fresh);
         // Other pulls may share these layers: kept until the last of them lets its StagedLayer go.
         numbers.iter().for_each(|number| state.keep(*number));
-        for loser in losers {
-            if let Some(image) = state.images.get(&loser.id) {
-                let image = Arc::new(Image {
-                    repo_tags: loser.repo_tags,
-                    ..Image::clone(image)
-                });
-                state.images.insert(loser.id, image);
-            }
-        }
+        rename(&mut state, losers);
         let image = Arc::new(build_image(record, config, &state, &self.options.platform)?);
         state.images.insert(image.id.clone(), Arc::clone(&image));
         drop(state);
@@ -219,6 +255,18 @@ impl Inner {
             ..Change::default()
         }) {
             tracing::warn!(error = chain(&error), "layers not marked as synced");
+        }
+    }
+}
+
+fn rename(state: &mut State, losers: Vec<ImageRecord>) {
+    for loser in losers {
+        if let Some(image) = state.images.get(&loser.id) {
+            let image = Arc::new(Image {
+                repo_tags: loser.repo_tags,
+                ..Image::clone(image)
+            });
+            state.images.insert(loser.id, image);
         }
     }
 }

@@ -163,6 +163,11 @@ impl Records {
         Ok((records, saved))
     }
 
+    /// The configuration of an image, when it is there and whole.
+    pub(crate) fn config(&self, id: &str) -> Option<Vec<u8>> {
+        read_config(&self.root.join(CONFIGS), id)
+    }
+
     /// Saves the change. After an error nothing of it counts, though the disk may have it.
     pub(crate) fn apply(&self, change: &Change) -> Result<(), RecordsError> {
         let configs = self.root.join(CONFIGS);

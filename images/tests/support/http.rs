@@ -116,7 +116,9 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Requ
     let body = &answer.body[..answer.cut_at.unwrap_or(answer.body.len()).min(answer.body.len())];
     let _ = stream.write_all(head.as_bytes());
     let _ = stream.write_all(b"\r\n");
-    let _ = stream.write_all(body);
+    if request.method != "HEAD" {
+        let _ = stream.write_all(body);
+    }
 }
 
 fn read(stream: &mut TcpStream) -> Option<Request> {
@@ -162,7 +164,11 @@ pub fn registry_of(built: &Built, request: &Request) -> Answer {
         return Answer::status(404);
     };
     if path.contains("/manifests/") {
-        return Answer::ok(blob).header("Content-Type", "application/vnd.oci.image.manifest.v1+json");
+        let answer = Answer::ok(blob).header("Content-Type", "application/vnd.oci.image.manifest.v1+json");
+        return match request.method.as_str() {
+            "HEAD" => answer.header("Docker-Content-Digest", digest),
+            _ => answer,
+        };
     }
     let range = request
         .headers

@@ -7,7 +7,7 @@ use hyper::{Method, Request, Uri};
 use super::Client;
 use crate::registry::RegistryError;
 use crate::registry::auth::{Challenge, Credentials, Token, percent_encode};
-use crate::registry::body::read_all;
+use crate::registry::body::read_document;
 
 const TOKEN_MAX: u64 = 1 << 20;
 
@@ -51,19 +51,19 @@ impl Client {
             realm: realm.to_owned(),
         };
         let base: Uri = realm.parse().map_err(|_| bad())?;
-        // A registry reached over TLS must not send credentials elsewhere in the clear.
-        if !matches!(base.scheme_str(), Some("http" | "https"))
-            || (self.host.https && base.scheme_str() != Some("https"))
-        {
+        let downgrade = self.host.https && base.scheme_str() != Some("https");
+        if !matches!(base.scheme_str(), Some("http" | "https")) || (downgrade && !self.host.plain_redirects) {
             return Err(bad());
         }
+        // A registry reached over TLS must not send credentials elsewhere in the clear.
+        let credentials = self.credentials.as_ref().filter(|_| !downgrade);
         let service = service
             .map(|s| format!("service={}&", percent_encode(s)))
             .unwrap_or_default();
         let fields = format!("{service}scope={}", percent_encode(scope));
         let separator = if realm.contains('?') { '&' } else { '?' };
         let with_query: Uri = format!("{realm}{separator}{fields}").parse().map_err(|_| bad())?;
-        let request = match &self.credentials {
+        let request = match credentials {
             Some(Credentials::Identity(refresh)) => {
                 let form = format!(
                     "grant_type=refresh_token&client_id=coracle&{fields}&refresh_token={}",
@@ -82,7 +82,7 @@ impl Client {
         };
         let response = self.send(request.map_err(|_| bad())?).await?;
         let response = self.checked(&base, response).await?;
-        let bytes = read_all(&base, response, TOKEN_MAX).await?;
+        let bytes = read_document(&base, response, TOKEN_MAX).await?;
         let token = serde_json::from_slice::<Token>(&bytes)
             .ok()
             .and_then(Token::header);
