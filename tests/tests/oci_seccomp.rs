@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
 
 fn bundle(script: &str, seccomp: Value) -> Bundle {
     let mut bundle = Bundle::of_spec_command(script);
@@ -193,5 +194,24 @@ fn bad_profiles_are_refused_by_field() {
     ] {
         let error = bundle("true", profile).fails(&["run"]);
         assert!(error.contains(field), "{field}: {error}");
+    }
+}
+
+/// The first process can neither report nor exit: it must end all the same, and its maker must not wait for it.
+#[test]
+fn a_filter_that_denies_everything_fails_at_once() {
+    let nothing = json!({"defaultAction": "SCMP_ACT_ERRNO"});
+    let no_word = deny(&["sendmsg", "exit", "exit_group"], "SCMP_ACT_ERRNO");
+    for (profile, no_new_privileges) in [(&nothing, true), (&nothing, false), (&no_word, true)] {
+        let mut bundle = bundle("true", profile.clone());
+        bundle.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        for command in [&["run"][..], &["run", "--detach"], &["create"]] {
+            let begun = Instant::now();
+            let said = bundle.call(command);
+            assert!(begun.elapsed() < Duration::from_secs(5), "{said:?}");
+            assert_ne!(said.code, 0, "{said:?}");
+            assert!(said.err.contains("linux.seccomp"), "{said:?}");
+            bundle.assert_nothing_left();
+        }
     }
 }

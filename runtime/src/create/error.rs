@@ -82,6 +82,12 @@ pub enum CreateError {
     /// The first process ended without a word.
     #[error("the container's first process ended before it was ready{}", describe(*.0))]
     FirstProcessDied(Option<Exit>),
+    /// The same, with a filter that may have denied it to say why.
+    #[error(
+        "the container's first process ended before it was ready{}: does linux.seccomp deny what it needs to start a program?",
+        describe(*.0)
+    )]
+    FirstProcessFiltered(Option<Exit>),
 }
 
 /// A container that could not be started.

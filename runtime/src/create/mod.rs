@@ -88,6 +88,7 @@ pub struct Creating {
     id_maps: Option<IdMaps>,
     waits_for_go: bool,
     waits_for_maker: bool,
+    has_filter: bool,
 }
 
 /// What the maker does next, in this order. The hooks come while the first process is served, which goes on after them.
@@ -143,6 +144,7 @@ impl Creating {
             id_maps: plan.namespaces.id_maps.clone(),
             waits_for_go: plan.namespaces.first_process_waits(),
             waits_for_maker: plan.options.gate == Gate::Maker,
+            has_filter: plan.seccomp.is_some(),
             stage: Stage::MakeCgroup(Box::new(Unborn {
                 plan,
                 joined,
@@ -271,6 +273,7 @@ impl Creating {
         let killed = self.cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills().ok()?);
         match exit {
             Some(Exit::Signal(_)) if killed.is_some_and(|count| count > 0) => CreateError::OutOfMemory,
+            exit if self.has_filter => CreateError::FirstProcessFiltered(exit),
             exit => CreateError::FirstProcessDied(exit),
         }
     }
