@@ -607,3 +607,11 @@ fn a_killed_creation_leaves_nothing_running() {
     wait_until("the end of all", || processes().unwrap_or(0) == 0);
     // What is left on disk and in the cgroup tree goes with a forced delete, as the bundle does it.
 }
+
+#[test]
+fn a_tmpfs_where_the_image_has_nothing_is_for_everybody() {
+    let mut bundle = Bundle::new("stat -c %a /new/data; touch /new/data/x && echo wrote");
+    bundle.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    bundle.mount("/new/data", "tmpfs", "tmpfs", &["nosuid", "nodev"]);
+    assert_eq!(bundle.run(), "1777\nwrote\n");
+}

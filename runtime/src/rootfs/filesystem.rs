@@ -127,11 +127,14 @@ fn filesystem(
         };
         set.map_err(bad_option(key))?;
     }
+    let keeps_mode = fs_type == "tmpfs" && !data.iter().any(|(key, _)| key == "mode");
+    // A directory that is only made here has no mode to keep; the kernel's default is 1777.
+    let keeps_mode = keeps_mode && target::existing(root, &plan.destination).is_ok();
     let target = match fs_type {
         "proc" | "sysfs" => target::ordinary_directory(root, &plan.destination)?,
         _ => target::directory(root, &plan.destination)?,
     };
-    if fs_type == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
+    if keeps_mode {
         keep_mode(&context, target.as_fd()).map_err(bad_option("mode"))?;
     }
     let mount = context
