@@ -438,3 +438,19 @@ fn spec_writes_a_configuration_once() {
         .unwrap();
     assert_eq!(nowhere.status.code(), Some(1));
 }
+
+#[test]
+fn a_process_file_without_capabilities_and_score_has_the_containers() {
+    let mut bundle = Bundle::of_spec_command("sleep 1000");
+    bundle.spec["process"]["oomScoreAdj"] = json!(321);
+    bundle.start();
+    let file = bundle.path("process.json");
+    let script = "grep CapEff /proc/self/status; cat /proc/self/oom_score_adj";
+    let process =
+        json!({"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
+    std::fs::write(&file, process.to_string()).unwrap();
+    let own = bundle.exec(script).ok();
+    assert!(own.ends_with("\n321\n"), "{own}");
+    let args = ["exec", "--process", file.to_str().unwrap(), &bundle.id];
+    assert_eq!(bundle.say(&args).ok(), own);
+}

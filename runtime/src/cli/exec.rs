@@ -181,10 +181,20 @@ fn cgroup(record: &Record, args: &ArgMatches) -> Result<Cgroup, CliError> {
     Ok(cgroup)
 }
 
-/// From the file, or the container's own with what the flags say instead.
+/// From the file, with the capabilities and the score of the container where it has none (as with runc), or the
+/// container's own with what the flags say instead.
 fn process(args: &ArgMatches, spec: &Spec) -> Result<Process, CliError> {
     if let Some(path) = args.get_one::<PathBuf>("process") {
-        return Ok(spec::load_process(path)?);
+        let mut process = spec::load_process(path)?;
+        if let Some(own) = spec.process() {
+            if process.capabilities().is_none() {
+                process.set_capabilities(own.capabilities().clone());
+            }
+            if process.oom_score_adj().is_none() {
+                process.set_oom_score_adj(own.oom_score_adj());
+            }
+        }
+        return Ok(process);
     }
     let mut process = spec.process().clone().unwrap_or_default();
     let command: Vec<String> = args.get_many("command").into_iter().flatten().cloned().collect();
