@@ -292,3 +292,22 @@ fn only_what_is_preserved_stays_open() {
     let error = bundle.say(&["run", "--preserve-fds", "200", &bundle.id]);
     assert!(error.all().contains("--preserve-fds"), "{}", error.all());
 }
+
+/// As a runtime inside leaves it that has paused a container of its own.
+#[test]
+fn a_frozen_cgroup_within_does_not_outlive_its_container() {
+    let bundle = Bundle::new("sleep 1000 & exec sleep 1000");
+    bundle.create();
+    bundle.ok(&["start"]);
+    let inner = bundle.cgroup_dir("freezer").join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let procs = || std::fs::read_to_string(bundle.cgroup_dir("freezer").join("cgroup.procs")).unwrap();
+    wait_until("its child", || procs().lines().count() == 2);
+    std::fs::write(inner.join("cgroup.procs"), procs().lines().last().unwrap()).unwrap();
+    std::fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
+    wait_until("it is frozen", || {
+        std::fs::read_to_string(inner.join("freezer.state")).unwrap() == "FROZEN\n"
+    });
+    bundle.ok(&["delete", "--force"]);
+    bundle.assert_nothing_left();
+}

@@ -1,8 +1,9 @@
 //! Stopping and continuing everything in a cgroup: the v1 freezer, or `cgroup.freeze` where only v2 is there.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::files::{gone_is_none, read, write};
+use super::files::{children, gone_is_none, read, write};
 use super::{Cgroup, CgroupError};
 
 /// What the freezer says about a cgroup, with everything below it.
@@ -77,6 +78,17 @@ impl Cgroup {
         }
     }
 
+    /// Lets everything run again that is to be killed, also what somebody has stopped in a cgroup below: in a v1 hierarchy
+    /// a process dies only when it thaws.
+    ///
+    /// # Errors
+    /// As [`Cgroup::thaw`].
+    pub fn thaw_to_kill(&self) -> Result<(), CgroupError> {
+        self.thaw()?;
+        self.v1_directory("freezer")
+            .map_or(Ok(()), |dir| thaw_below(&dir))
+    }
+
     fn write_freezer(&self, v1: &str, v2: &str) -> Result<(), CgroupError> {
         let done = match (self.v1_directory("freezer"), self.unified_directory()) {
             (Some(dir), _) => write(&dir, "freezer.state", v1),
@@ -85,4 +97,11 @@ impl Cgroup {
         };
         gone_is_none(done).map(drop)
     }
+}
+
+fn thaw_below(dir: &Path) -> Result<(), CgroupError> {
+    children(dir).iter().try_for_each(|child| {
+        gone_is_none(write(child, "freezer.state", "THAWED"))?;
+        thaw_below(child)
+    })
 }

@@ -110,7 +110,7 @@ impl Cgroup {
         }
         let killed = list(self).and_then(|found| self.kill_listed(&found, list));
         // Also when the killing failed: what stays frozen can never be ended by anybody.
-        let thawed = if freezer { self.thaw() } else { Ok(()) };
+        let thawed = if freezer { self.thaw_to_kill() } else { Ok(()) };
         killed.and(thawed)
     }
 

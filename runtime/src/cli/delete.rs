@@ -76,7 +76,7 @@ pub(super) fn kill(record: &Record) -> Result<(), CliError> {
     if let Some(process) = record.process()? {
         let _ = pidfd::send_signal(process.as_fd(), Signal::KILL);
         // A frozen process dies when it thaws.
-        record.cgroup.thaw()?;
+        record.cgroup.thaw_to_kill()?;
         if !pidfd::wait_end(process.as_fd(), Some(patience)).map_err(CliError::Kill)? {
             return Err(unkillable());
         }

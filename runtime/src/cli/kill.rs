@@ -39,7 +39,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
             let sent = pidfd::send_signal_number(process.as_fd(), number);
             if number == libc::SIGKILL {
                 // A frozen process dies when it thaws.
-                record.cgroup.thaw()?;
+                record.cgroup.thaw_to_kill()?;
             }
             sent
         }
