@@ -46,6 +46,9 @@ pub enum HookError {
         /// What it printed, after a colon.
         said: String,
     },
+    /// Several did, of those that all run.
+    #[error("{}", sentence(.0))]
+    Several(Vec<HookError>),
     /// The kernel refused something that waiting needs.
     #[error("waiting for {field} {path}")]
     Wait {
@@ -65,6 +68,8 @@ pub struct HookRun {
     state: Vec<u8>,
     epoll: OwnedFd,
     running: Option<Running>,
+    /// Those of a stage that all run, until the last has ended; `None` where the first ends the stage.
+    failed: Option<Vec<HookError>>,
 }
 
 #[derive(Debug)]
@@ -76,8 +81,23 @@ struct Running {
 }
 
 impl HookRun {
-    /// Starts the first of these hooks; each is given `state` (the JSON of the container's state) as its input.
+    /// Starts the first of these hooks; each is given `state` (the JSON of the container's state) as its input. The first
+    /// that fails is the last that runs.
     pub(crate) fn start(hooks: Vec<HookPlan>, state: Vec<u8>) -> Result<Self, HookError> {
+        let mut run = Self::prepare(hooks, state)?;
+        run.start_next()?;
+        Ok(run)
+    }
+
+    /// The same for hooks that clean up: each runs, whatever becomes of those before it (runtime.md, "Lifecycle", 13).
+    pub(crate) fn start_all(hooks: Vec<HookPlan>, state: Vec<u8>) -> Result<Self, HookError> {
+        let mut run = Self::prepare(hooks, state)?;
+        run.failed = Some(Vec::new());
+        run.go_on();
+        Ok(run)
+    }
+
+    fn prepare(hooks: Vec<HookPlan>, state: Vec<u8>) -> Result<Self, HookError> {
         let epoll = match (epoll::create(CreateFlags::CLOEXEC), hooks.first()) {
             (Ok(epoll), _) => epoll,
             (Err(errno), first) => {
@@ -91,33 +111,53 @@ impl HookRun {
                 });
             }
         };
-        let mut run = Self {
+        Ok(Self {
             todo: hooks.into(),
             state,
             epoll,
             running: None,
-        };
-        run.start_next()?;
-        Ok(run)
+            failed: None,
+        })
     }
 
     /// Goes on as far as it can without waiting.
     ///
     /// # Errors
-    /// A hook that cannot be started, fails, or takes longer than it may. Those after it do not run.
+    /// A hook that cannot be started, fails, or takes longer than it may. Those after it do not run, but where all are to.
     pub fn step(&mut self) -> Poll<Result<(), HookError>> {
         while let Some(running) = &mut self.running {
-            match running.finished() {
+            let ended = match running.finished() {
                 Ok(false) => return Poll::Pending,
-                Ok(true) => self.running = None,
-                Err(error) => {
-                    self.running = None;
-                    return Poll::Ready(Err(error));
+                Ok(true) => Ok(()),
+                Err(error) => Err(error),
+            };
+            self.running = None;
+            match &mut self.failed {
+                Some(failed) => {
+                    failed.extend(ended.err());
+                    self.go_on();
+                }
+                None => {
+                    ended?;
+                    self.start_next()?;
                 }
             }
-            self.start_next()?;
         }
-        Poll::Ready(Ok(()))
+        let mut failed = self.failed.take().unwrap_or_default();
+        Poll::Ready(match failed.len() {
+            0 => Ok(()),
+            1 => failed.pop().map_or(Ok(()), Err),
+            _ => Err(HookError::Several(failed)),
+        })
+    }
+
+    /// Starts the next that can be started.
+    fn go_on(&mut self) {
+        while self.running.is_none() && !self.todo.is_empty() {
+            if let Err(error) = self.start_next() {
+                self.failed.get_or_insert_default().push(error);
+            }
+        }
     }
 
     /// Runs all that is left, waiting.
@@ -264,6 +304,16 @@ impl Drop for Running {
             self.kill();
         }
     }
+}
+
+/// Each with its causes.
+fn sentence(errors: &[HookError]) -> String {
+    let chain = |error: &HookError| {
+        let error: &(dyn std::error::Error + 'static) = error;
+        let causes = std::iter::successors(Some(error), |&error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    };
+    errors.iter().map(chain).collect::<Vec<_>>().join("; ")
 }
 
 fn memory_file(name: &std::ffi::CStr) -> io::Result<std::fs::File> {

@@ -180,3 +180,32 @@ fn a_hook_that_takes_too_long_ends_with_all_it_started() {
     }
     bundle.assert_nothing_left();
 }
+
+#[test]
+fn all_poststop_hooks_run_whatever_becomes_of_the_others() {
+    let mut bundle = Bundle::new("true");
+    let log = bundle.path("log");
+    let append = |name: &str, code: u8| hook(&format!("echo {name} >> {}; exit {code}", log.display()));
+    let missing = json!({"path": "/no/such/hook"});
+    bundle.spec["hooks"] =
+        json!({"poststop": [missing, append("first", 1), append("second", 2), append("third", 0)]});
+    let said = bundle.call(&["run"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(lines(&log), ["first", "second", "third"]);
+    for failed in ["poststop[0]", "poststop[1]", "poststop[2]"] {
+        assert!(said.err.contains(failed), "{said:?}");
+    }
+}
+
+#[test]
+fn what_hooks_of_a_failing_creation_have_made_the_poststop_hooks_undo() {
+    for stage in ["createRuntime", "createContainer"] {
+        let mut bundle = Bundle::new("true");
+        let log = bundle.path("log");
+        let append = |name: &str, code: u8| hook(&format!("echo {name} >> {}; exit {code}", log.display()));
+        bundle.spec["hooks"] = json!({"poststop": [append("cleanup", 0)]});
+        bundle.spec["hooks"][stage] = json!([append("add", 0), append("broken", 1)]);
+        assert!(bundle.fails(&["create"]).contains(&format!("hooks.{stage}[1]")));
+        assert_eq!(lines(&log), ["add", "broken", "cleanup"]);
+    }
+}

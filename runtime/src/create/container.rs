@@ -67,13 +67,13 @@ impl Container {
     /// The hooks to run after the container has ended and its cgroup is gone; `None` when there are none.
     ///
     /// # Errors
-    /// The first one cannot be started.
+    /// None can be started.
     pub fn poststop(&self) -> Result<Option<HookRun>, HookError> {
         let hooks = &self.facts.hooks.poststop;
         if hooks.is_empty() {
             return Ok(None);
         }
-        HookRun::start(hooks.clone(), self.state(Status::Stopped)).map(Some)
+        HookRun::start_all(hooks.clone(), self.state(Status::Stopped)).map(Some)
     }
 
     /// What others need to know of it when its maker is gone.

@@ -101,7 +101,7 @@ enum Stage {
     /// What the first process says is done, until it is ready.
     Serve,
     /// The hooks of the runtime run, and the first process waits for them. Undone by their end.
-    Hooks(HookRun),
+    Hooks(Box<HookRun>),
 }
 
 /// What the first process is to be born with.
@@ -226,7 +226,7 @@ impl Creating {
                 let state = self.state(Status::Creating);
                 let hooks = HookRun::start(self.facts.hooks.of_runtime(), state)?;
                 watch(&self.epoll, hooks.as_fd())?;
-                self.stage = Stage::Hooks(hooks);
+                self.stage = Stage::Hooks(Box::new(hooks));
                 Ok(())
             }
             ToMaker::Console(fd) => {
@@ -375,9 +375,15 @@ impl Drop for Creating {
     /// Undoes what was made, in reverse. After success nothing is left here to undo.
     fn drop(&mut self) {
         self.stage = Stage::Serve;
+        let state = self.birth.process().map(|_| self.state(Status::Stopped));
         self.birth.end(self.socket.as_fd());
         if let Some(cgroup) = self.cgroup.take() {
             let _ = cgroup.remove();
+        }
+        // What hooks before it have set up, these take down (runtime.md, "Lifecycle", 5 to 13).
+        let hooks = std::mem::take(&mut self.facts.hooks.poststop);
+        if let Some(state) = state.filter(|_| !hooks.is_empty()) {
+            let _ = HookRun::start_all(hooks, state).and_then(HookRun::finish);
         }
     }
 }

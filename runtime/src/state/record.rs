@@ -2,7 +2,7 @@
 
 use super::{Facts, Status, rfc3339};
 use crate::hooks::{HookError, HookRun};
-use crate::plan::{HookPlan, Hooks};
+use crate::plan::Hooks;
 use coracle_linux::cgroup::{Cgroup, CgroupError, FreezerState};
 use coracle_linux::pidfd::{self, Pid};
 use serde::{Deserialize, Serialize};
@@ -87,26 +87,23 @@ impl Record {
     /// # Errors
     /// The first that fails.
     pub fn run_poststart(&self) -> Result<(), HookError> {
-        self.run_hooks(&self.hooks.poststart, Status::Running)
+        let hooks = &self.hooks.poststart;
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        HookRun::start(hooks.clone(), self.state(Status::Running))?.finish()
     }
 
     /// Runs the poststop hooks, waiting.
     ///
     /// # Errors
-    /// The first that fails.
+    /// Those that fail; the others run all the same.
     pub fn run_poststop(&self) -> Result<(), HookError> {
-        self.run_hooks(&self.hooks.poststop, Status::Stopped)
-    }
-
-    fn run_hooks(&self, hooks: &[HookPlan], status: Status) -> Result<(), HookError> {
+        let hooks = &self.hooks.poststop;
         if hooks.is_empty() {
             return Ok(());
         }
-        HookRun::start(
-            hooks.to_vec(),
-            self.facts().state(status, Pid::from_raw(self.pid)),
-        )?
-        .finish()
+        HookRun::start_all(hooks.clone(), self.state(Status::Stopped))?.finish()
     }
 
     /// Its first process, unless that has ended.
