@@ -1,6 +1,7 @@
 //! Cgroups of containers on a v1 or hybrid host, as the kernel shows them.
 
 use coracle_tests::bundle::Bundle;
+use coracle_tests::program::Said;
 use coracle_tests::wait::wait_until;
 use serde_json::json;
 
@@ -202,4 +203,35 @@ fn add_capability(bundle: &mut Bundle, name: &str) {
             .unwrap()
             .push(json!(name));
     }
+}
+
+#[test]
+fn the_processors_are_the_cpusets_whatever_the_callers_are() {
+    let bundle = Bundle::new("grep Cpus_allowed_list /proc/self/status; exec sleep 1000");
+    let all = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let wanted = format!("Cpus_allowed_list:\t{all}");
+    let confined = |args: &[&str]| {
+        let command = bundle.coracle(args);
+        let mut confined = std::process::Command::new("taskset");
+        confined
+            .args(["-c", "0"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        confined
+            .current_dir(bundle.path(""))
+            .stdin(std::process::Stdio::null());
+        confined
+    };
+    let out = std::fs::File::create(bundle.path("out")).unwrap();
+    let started = confined(&["run", "--detach", &bundle.id]).stdout(out).status();
+    assert!(started.unwrap().success());
+    wait_until("it says so", || bundle.output() == wanted);
+    let exec = [
+        "exec",
+        &bundle.id,
+        "grep",
+        "Cpus_allowed_list",
+        "/proc/self/status",
+    ];
+    assert_eq!(Said::by(&mut confined(&exec)).ok(), wanted);
 }

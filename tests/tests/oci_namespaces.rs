@@ -310,3 +310,44 @@ fn the_cgroup_namespace_begins_at_the_containers_cgroup() {
         assert!(line.ends_with(":/"), "{line}");
     }
 }
+
+#[test]
+fn in_a_user_namespace_streams_of_the_host_open_by_their_names() {
+    let mut bundle = Bundle::new("echo out > /dev/stdout; echo error > /dev/stderr; exec sleep 1000");
+    bundle.user_namespace();
+    bundle.spec["process"]["user"] = json!({"uid": 7, "gid": 7});
+    bundle.start();
+    wait_until("it says so", || bundle.output().ends_with("error\n"));
+    let said = bundle.exec("echo out > /proc/self/fd/1; echo error > /proc/self/fd/2");
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("out\n", "error\n"));
+}
+
+#[test]
+fn devices_of_the_host_stay_the_hosts() {
+    use std::os::unix::fs::MetadataExt;
+    for user_namespace in [false, true] {
+        let mut bundle = Bundle::new("true");
+        if user_namespace {
+            bundle.user_namespace();
+        }
+        bundle.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        // Nodes of our own: should they be given away, nobody else is hurt.
+        let make = |name: &str, minor: &str| {
+            let node = bundle.path(name);
+            let made = std::process::Command::new("mknod")
+                .arg(&node)
+                .args(["c", "1", minor])
+                .status();
+            assert!(made.unwrap().success());
+            node
+        };
+        let (zero, full) = (make("zero", "5"), make("full", "7"));
+        let mut command = bundle.coracle(&["run", &bundle.id]);
+        command.stdin(std::fs::File::open(&zero).unwrap());
+        command.stdout(std::fs::OpenOptions::new().write(true).open(&full).unwrap());
+        assert!(command.status().unwrap().success());
+        for node in [zero, full] {
+            assert_eq!(std::fs::metadata(&node).unwrap().uid(), 0, "{}", node.display());
+        }
+    }
+}

@@ -79,6 +79,7 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     }
     // On cgroup v1 a thread that moves itself alone waits for no grace period; on v2 it was born there.
     join.enter()?;
+    payload::run_on_any_processor();
     // Before anything of the container can look at this process (CVE-2016-9962), but after its maker has written to
     // files in /proc that belong to the host's root from now on. The payload's execve ends it.
     prctl::set_dumpable(false).map_err(step("hiding from ptrace"))?;

@@ -54,7 +54,7 @@ pub use error::{CreateError, StartError};
 use crate::cgroup::{self, CgroupPlan};
 use crate::hooks::HookRun;
 use crate::id::ContainerId;
-use crate::payload::{Birth, FromMaker, ToMaker, wait_readable};
+use crate::payload::{Birth, FromMaker, ToMaker, give_streams_into, wait_readable};
 use crate::plan::{Gate, IdMaps, Plan};
 use crate::rootfs::{self, Prepared};
 use crate::seccomp::Listener;
@@ -294,6 +294,9 @@ impl Creating {
         } = unborn;
         let Some(cgroup) = &self.cgroup else { return Ok(()) };
         let join = cgroup.join()?;
+        if let Some(maps) = &self.id_maps {
+            give_streams_into(&maps.uid, &plan.stdio, plan.process.uid);
+        }
         let in_between = plan.namespaces.needs_process_between();
         let how = Clone {
             namespaces: if in_between {

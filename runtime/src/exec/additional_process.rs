@@ -52,6 +52,12 @@ fn join(
             .map_err(step("reporting a warning"))?;
     }
     close_the_makers(&plan, cgroup, socket)?;
+    if namespaces.contains(Namespaces::USER) {
+        // While the host's procfs is in sight. Without the map they stay as they are.
+        let path = format!("/proc/{}/uid_map", plan.pid.as_raw_nonzero());
+        let map = std::fs::read_to_string(path).unwrap_or_default();
+        payload::give_streams_into(&map, &plan.stdio, plan.uid);
+    }
     enter_namespaces(&plan, namespaces)?;
     if !plan.no_new_keyring {
         payload::join_keyring(&plan.id)?;
@@ -114,10 +120,13 @@ fn execute(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<Inf
     payload::execute(&program, &joined.process.args, &joined.env)
 }
 
-/// On the processors of `execCPUAffinity`. What counts processes comes after the clone.
+/// On the processors of `execCPUAffinity`, or on all there are. What counts processes comes after the clone.
 fn enter_cgroup(plan: &ExecPlan, cgroup: &Join) -> Result<(), PayloadError> {
     run_on(plan.affinity.initial.as_ref())?;
     cgroup.enter_others()?;
+    if plan.affinity.initial.is_none() && plan.affinity.last.is_none() {
+        payload::run_on_any_processor();
+    }
     run_on(plan.affinity.last.as_ref())
 }
 

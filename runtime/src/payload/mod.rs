@@ -12,13 +12,13 @@ pub(crate) use environment::with_home;
 pub(crate) use error::{PayloadError, step};
 pub(crate) use message::{FromMaker, ToMaker, hand_over_listener, wait_readable};
 pub(crate) use program::{LookupError, find_program};
-pub(crate) use streams::{control_terminal, give_streams, take_streams};
+pub(crate) use streams::{control_terminal, give_streams, give_streams_into, take_streams};
 
 use coracle_linux::keyring;
 use coracle_linux::process;
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
-use rustix::thread;
+use rustix::thread::{self, CpuSet};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 
@@ -54,6 +54,15 @@ pub(crate) fn join_keyring(id: &str) -> Result<(), PayloadError> {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
         done => done.map_err(step("joining the container's session keyring")),
     }
+}
+
+/// Lets go of the processors that the maker was confined to (a service's CPUAffinity=, taskset): the kernel cuts this down
+/// to the cpuset of the cgroup, which has been joined by now.
+pub(crate) fn run_on_any_processor() {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    // Nothing that a payload could not do itself; where it is forbidden, it stays as it is.
+    let _ = thread::sched_setaffinity(None, &all);
 }
 
 /// Becomes the program. Returns only on failure.
