@@ -245,7 +245,17 @@ async fn a_damaged_blob_is_refused_and_leaves_nothing() {
 
 #[tokio::test]
 async fn certificates_are_checked_against_the_configured_authority() {
-    let (registry, authority) = Registry::with_tls();
+    check_certificates(false).await;
+}
+
+/// As docker's and most tutorials' one line of openssl makes them.
+#[tokio::test]
+async fn a_trusted_authority_may_be_the_servers_own_certificate() {
+    check_certificates(true).await;
+}
+
+async fn check_certificates(is_authority: bool) {
+    let (registry, authority) = Registry::with_tls(is_authority);
     let built = built("t");
     registry.push(&built, "app:1", &[]);
     let directory = tempfile::tempdir().unwrap();
@@ -273,4 +283,13 @@ async fn certificates_are_checked_against_the_configured_authority() {
     std::fs::copy(&authority, configured.join("own.pem")).unwrap();
     hosts("ca = \"own.pem\"");
     assert_eq!(pull(&store, &name, certs.path()).await.unwrap().id, built.config);
+    store.remove(&name).await.unwrap();
+    // The same certificate for a name that it does not have, and another one for the name that it has.
+    // Another one that says the same of itself.
+    let (other, stranger) = Registry::with_tls(is_authority);
+    std::fs::copy(&stranger, configured.join("own.pem")).unwrap();
+    drop(other);
+    hosts("ca = \"own.pem\"");
+    let error = pull(&store, &name, certs.path()).await.unwrap_err();
+    assert!(told(&error).contains("certificate"), "{error:?}");
 }

@@ -26,9 +26,11 @@ impl Registry {
         Self::with("", "auth: {htpasswd: {realm: test, path: htpasswd}}\n")
     }
 
-    /// Speaks TLS with a certificate of its own authority, which is the file returned.
-    pub fn with_tls() -> (Self, PathBuf) {
-        let registry = Self::with(", tls: {certificate: own.pem, key: key.pem}", "");
+    /// Speaks TLS with a certificate that it signed itself, which is the file returned. `authority`: whether that says of itself
+    /// that it is one.
+    pub fn with_tls(authority: bool) -> (Self, PathBuf) {
+        let more = if authority { "# authority\n" } else { "" };
+        let registry = Self::with(", tls: {certificate: own.pem, key: key.pem}", more);
         let authority = registry.directory.path().join("own.pem");
         (registry, authority)
     }
@@ -36,7 +38,7 @@ impl Registry {
     fn with(http: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         if http.contains("tls") {
-            make_certificate(directory.path());
+            make_certificate(directory.path(), !more.is_empty());
         }
         std::fs::write(directory.path().join("htpasswd"), HTPASSWD).unwrap();
         let config = format!(
@@ -142,7 +144,8 @@ impl Drop for Registry {
     }
 }
 
-fn make_certificate(directory: &Path) {
+fn make_certificate(directory: &Path, authority: bool) {
+    let authority = if authority { "TRUE" } else { "FALSE" };
     let output = Command::new("openssl")
         .args([
             "req",
@@ -163,7 +166,7 @@ fn make_certificate(directory: &Path) {
         ])
         .args([
             "-addext",
-            "basicConstraints=critical,CA:FALSE",
+            &format!("basicConstraints=critical,CA:{authority}"),
             "-keyout",
             "key.pem",
             "-out",
