@@ -39,7 +39,7 @@ pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use pull::PullError;
 pub use reference::{Reference, ReferenceError};
-pub use registry::{Auth, AuthError, HostsError, RegistryError, TlsError};
+pub use registry::{Auth, AuthError, HostsError, ProxyError, RegistryError, TlsError};
 pub use store::{OpenError, Options, RecordsError, Store, StoreError};
 
 /// What kind of failure an error is, for the protocol at the edge.

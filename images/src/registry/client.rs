@@ -9,13 +9,14 @@
 mod redirect;
 mod token;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION, RANGE, RETRY_AFTER, USER_AGENT,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioExecutor;
@@ -25,6 +26,7 @@ use super::auth::{Challenge, Credentials, percent_encode};
 use super::body::{read_all, shown, words};
 use super::connect::Connector;
 use super::hosts::Host;
+use super::proxy::Proxies;
 use super::tls;
 use redirect::redirected;
 
@@ -54,6 +56,7 @@ pub(super) struct Client {
     pub(super) host: Host,
     repository: String,
     http: Http,
+    proxies: Arc<Proxies>,
     credentials: Option<Credentials>,
     /// What answered the last challenge.
     authorization: Mutex<Option<HeaderValue>>,
@@ -65,9 +68,11 @@ impl Client {
         repository: &str,
         credentials: Option<Credentials>,
     ) -> Result<Self, RegistryError> {
+        let proxies = Arc::new(Proxies::from_environment()?);
         let connector = Connector {
             tls: tls::config(&host.tls)?,
             timeout: host.dial_timeout,
+            proxies: Arc::clone(&proxies),
         };
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
         let authorization = match &credentials {
@@ -78,6 +83,7 @@ impl Client {
             host,
             repository: repository.to_owned(),
             http,
+            proxies,
             credentials,
             authorization: Mutex::new(authorization),
         })
@@ -190,6 +196,14 @@ impl Client {
             USER_AGENT,
             HeaderValue::from_static(concat!("coracle/", env!("CARGO_PKG_VERSION"))),
         );
+        // A plain request is the proxy's to read; inside a CONNECT it would be the registry's.
+        let plain = request.uri().scheme_str() == Some("http");
+        if let Some(proxy) = self.proxies.of(request.uri()).filter(|_| plain)
+            && let Some(authorization) = &proxy.authorization
+        {
+            let headers = request.headers_mut();
+            headers.insert(PROXY_AUTHORIZATION, authorization.clone());
+        }
         let url = shown(request.uri());
         match tokio::time::timeout(HEADER_TIMEOUT, self.http.request(request)).await {
             Ok(Ok(response)) => Ok(response),

@@ -1,4 +1,4 @@
-//! Connections for hyper: TCP, and TLS over it for https.
+//! Connections for hyper: TCP, perhaps with a proxy, and TLS over it for https.
 
 use std::future::Future;
 use std::io;
@@ -13,21 +13,29 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+
+use super::dial::dial;
+use super::proxy::Proxies;
 
 /// Makes connections for one registry host.
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) timeout: Duration,
+    pub(super) proxies: Arc<Proxies>,
 }
 
+/// What a connection goes over: TCP, TLS, or one in the other.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 /// An open connection.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+pub(super) struct Stream {
+    io: Box<dyn Io>,
+    /// At its other end is a proxy that wants to be told the whole URL.
+    proxied: bool,
 }
 
 impl tower_service::Service<Uri> for Connector {
@@ -59,21 +67,46 @@ impl Connector {
         let https = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let stream = TcpStream::connect((host.as_str(), port)).await?;
-        stream.set_nodelay(true)?;
+        let proxy = self.proxies.of(&uri);
+        let mut io: Box<dyn Io> = match proxy {
+            None => Box::new(dial(&host, port).await?),
+            Some(proxy) => {
+                let stream: Box<dyn Io> = Box::new(dial(&proxy.host, proxy.port).await?);
+                match proxy.tls {
+                    true => self.encrypt(&proxy.host, stream).await?,
+                    false => stream,
+                }
+            }
+        };
         if !https {
-            return Ok(Stream::Plain(stream));
+            let proxied = proxy.is_some();
+            return Ok(Stream { io, proxied });
         }
-        let name =
-            ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let stream = TlsConnector::from(self.tls).connect(name, stream).await?;
-        Ok(Stream::Tls(Box::new(stream)))
+        if let Some(proxy) = proxy {
+            let name = if host.contains(':') {
+                format!("[{host}]")
+            } else {
+                host.clone()
+            };
+            proxy.connect(&mut io, &format!("{name}:{port}")).await?;
+        }
+        let io = self.encrypt(&host, io).await?;
+        Ok(Stream { io, proxied: false })
+    }
+
+    async fn encrypt(&self, host: &str, stream: Box<dyn Io>) -> io::Result<Box<dyn Io>> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let stream = TlsConnector::from(Arc::clone(&self.tls))
+            .connect(name, stream)
+            .await?;
+        Ok(Box::new(stream))
     }
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().proxy(self.proxied)
     }
 }
 
@@ -83,32 +116,20 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        Pin::new(&mut self.get_mut().io).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        Pin::new(&mut self.get_mut().io).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
+        Pin::new(&mut self.get_mut().io).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
     }
 }

@@ -7,16 +7,19 @@ mod auth;
 mod body;
 mod client;
 mod connect;
+mod dial;
 mod encoding;
 mod fetch;
 mod hosts;
 mod hosts_file;
+mod proxy;
 mod tls;
 
 pub use auth::{Auth, AuthError};
 pub(crate) use fetch::Repository;
 pub use hosts::HostsError;
 use hyper::StatusCode;
+pub use proxy::ProxyError;
 pub use tls::TlsError;
 
 use crate::Kind;
@@ -35,6 +38,9 @@ pub enum RegistryError {
     /// TLS cannot be set up.
     #[error("registry configuration")]
     Tls(#[from] TlsError),
+    /// The environment names a proxy that cannot be used.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// No host may be asked.
     #[error("no host for {name} has the capability that is needed (see hosts.toml)")]
     NoHost {
@@ -231,6 +237,7 @@ impl RegistryError {
             Self::Hosts(_)
             | Self::Auth(_)
             | Self::Tls(_)
+            | Self::Proxy(_)
             | Self::NoHost { .. }
             | Self::BlobTooLarge { .. } => Kind::InvalidArgument,
             Self::Status { status, .. } => match status.as_u16() {

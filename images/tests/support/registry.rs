@@ -162,7 +162,7 @@ fn make_certificate(directory: &Path, authority: bool) {
             "-subj",
             "/CN=test",
             "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "subjectAltName=DNS:localhost,DNS:reg.invalid,IP:127.0.0.1",
         ])
         .args([
             "-addext",
