@@ -117,6 +117,8 @@ pub(crate) struct Descriptor {
     /// `None` when it is not told: the digest alone says then what comes.
     pub(crate) size: Option<u64>,
     pub(crate) platform: Option<Platform>,
+    /// Where else it may be found.
+    pub(crate) urls: Vec<String>,
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
@@ -136,6 +138,7 @@ impl Descriptor {
             // An empty one says as little as none.
             platform: platform
                 .filter(|platform| !(platform.os.is_empty() && platform.architecture.is_empty())),
+            urls: form.texts("urls").unwrap_or_default(),
             annotations: form
                 .pairs("annotations")
                 .unwrap_or_default()
@@ -289,7 +292,7 @@ impl Manifest {
     }
 }
 
-/// Encrypted, foreign ("non-distributable") and unknown layers cannot be unpacked. The compression itself is read from the data.
+/// Encrypted and unknown layers cannot be unpacked; those that registries need not keep ("foreign") can, where one has them. The compression itself is read from the data.
 fn unpackable(media_type: &str) -> bool {
     matches!(
         media_type,
@@ -299,6 +302,12 @@ fn unpackable(media_type: &str) -> bool {
             | "application/vnd.docker.image.rootfs.diff.tar"
             | "application/vnd.docker.image.rootfs.diff.tar.gzip"
             | "application/vnd.docker.image.rootfs.diff.tar.zstd"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd"
     )
 }
 
@@ -362,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn artifacts_and_foreign_layers_are_refused() {
+    fn artifacts_and_encrypted_layers_are_refused() {
         let manifest = |config: &str, layer: &str| {
             let text = format!(
                 r#"{{"schemaVersion":2,"config":{{"mediaType":"{config}","digest":"{D}","size":2}},
@@ -380,7 +389,10 @@ mod tests {
             .to_string();
         assert!(error.contains("helm"), "{error}");
         let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
-        let error = manifest(CONFIG_TYPES[1], foreign).unwrap_err().to_string();
+        manifest(CONFIG_TYPES[1], foreign).unwrap();
+        let error = manifest(CONFIG_TYPES[1], &format!("{gzip}+encrypted"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("layers[0].mediaType"), "{error}");
     }
 

@@ -321,6 +321,10 @@ async fn bad_archives_are_refused_by_name_and_leave_nothing() {
             compress(&archive, Compression::Gzip)[..200].to_vec(),
             "decompress",
         ),
+        (b"\xfd7zXZ\0\0\x04rest".to_vec(), "compressed with xz"),
+        (b"BZh91AY&SYrest".to_vec(), "compressed with bzip2"),
+        (b"\x04\x22\x4d\x18restrest".to_vec(), "compressed with lz4"),
+        (b"BZh9 is no bzip2".repeat(100), "checksum"),
         (
             Layer::default().file("index.json", b"{").tar(),
             "index.json: manifest is malformed",

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use coracle_images::{Image, ImageUser, Options, Platform, Reference, Store};
 use serde_json::{Value, json};
-use support::http::{Server, registry_of};
-use support::{Built, Compression, Layer, digest, image, told};
+use support::http::{Answer, Server, registry_of};
+use support::{Built, Compression, Layer, compress, digest, image, told};
 
 struct Fixture {
     _directory: tempfile::TempDir,
@@ -44,6 +44,11 @@ impl Fixture {
     }
 
     async fn pull(&self, built: &Built) -> Result<Arc<Image>, String> {
+        self.pull_with(built, "").await
+    }
+
+    /// With this in the file for every registry.
+    async fn pull_with(&self, built: &Built, hosts: &str) -> Result<Arc<Image>, String> {
         let (blobs, config, manifest) = (built.blobs.clone(), built.config.clone(), built.manifest.clone());
         let served = Built {
             blobs,
@@ -53,8 +58,10 @@ impl Fixture {
         };
         let server = Server::start(move |request| registry_of(&served, request));
         let reference = Reference::parse(&format!("{}/app", server.address)).unwrap();
-        let nothing = std::path::Path::new("/nonexistent");
-        let pulled = self.store.pull(&reference, None, nothing).await;
+        let certs = tempfile::tempdir().unwrap();
+        std::fs::create_dir(certs.path().join("_default")).unwrap();
+        std::fs::write(certs.path().join("_default/hosts.toml"), hosts).unwrap();
+        let pulled = self.store.pull(&reference, None, certs.path()).await;
         pulled.map_err(|error| told(&error))
     }
 }
@@ -197,6 +204,42 @@ async fn manifests_of_odd_form_are_read() {
         let built = odd(without, |manifest| manifest["layers"] = none.clone());
         let taken = Fixture::new().take(&built).await.unwrap();
         assert!(taken.layers.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn layers_that_need_not_be_in_a_registry_are_asked_of_it_first() {
+    let tar = layer();
+    let zipped = compress(&tar, Compression::Gzip);
+    let elsewhere = Server::start(move |request| {
+        assert!(!request.headers.contains_key("authorization"), "{request:?}");
+        assert_eq!(request.path, "/files/layer?x=y");
+        Answer::ok(&zipped)
+    });
+    let url = format!("http://{}/files/layer?x=y", elsewhere.address);
+    let foreign = [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ];
+    for media_type in foreign {
+        let make = || {
+            odd(same, |manifest| {
+                manifest["layers"][0]["mediaType"] = json!(media_type);
+                manifest["layers"][0]["urls"] = json!(["ftp://x/", "no url", url]);
+            })
+        };
+        Fixture::new().pull(&make()).await.unwrap();
+        assert!(elsewhere.paths().is_empty());
+        let mut without = make();
+        without.blobs.remove(&without.layers[0]);
+        let error = Fixture::new().pull(&without).await.unwrap_err();
+        assert!(error.contains("404"), "{error}");
+        assert!(elsewhere.paths().is_empty());
+        let fixture = Fixture::new();
+        let pulled = fixture.pull_with(&without, "layer_urls = true\n").await.unwrap();
+        assert_eq!(pulled.layers.len(), 1);
+        assert_eq!(elsewhere.paths().len(), 1);
+        elsewhere.requests.lock().unwrap().clear();
     }
 }
 

@@ -20,7 +20,8 @@ struct Entry {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
 }
 
 /// All images of `manifest.json`.
@@ -76,15 +77,16 @@ fn candidate(spool: &Spool, entry: &Entry, options: &Options) -> Result<Candidat
     };
     let parsed = Configuration::read(&config, &options.platform).map_err(at_file)?;
     let diff_ids = manifest::diff_ids(&parsed).map_err(at_file)?;
-    if diff_ids.len() != entry.layers.len() {
+    let layers = entry.layers.as_deref().unwrap_or_default();
+    if diff_ids.len() != layers.len() {
         let count = ManifestError::LayerCount {
-            layers: entry.layers.len(),
+            layers: layers.len(),
             diff_ids: diff_ids.len(),
         };
         return Err(at_file(count));
     }
     let chain_ids = manifest::chain_ids(&diff_ids);
-    let layers = entry.layers.iter().zip(diff_ids).zip(chain_ids);
+    let layers = layers.iter().zip(diff_ids).zip(chain_ids);
     let layers = layers.map(|((file, diff_id), chain_id)| {
         // No blob digest is recorded here; the diff_id is what is verified.
         let blob = Descriptor {
@@ -92,6 +94,7 @@ fn candidate(spool: &Spool, entry: &Entry, options: &Options) -> Result<Candidat
             digest: diff_id.clone(),
             size: None,
             platform: None,
+            urls: Vec::new(),
             annotations: BTreeMap::new(),
         };
         (

@@ -55,6 +55,8 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Client {
     pub(super) host: Host,
     repository: String,
+    /// The only address that is asked, when this is no registry.
+    address: Option<Uri>,
     http: Http,
     proxies: Arc<Proxies>,
     credentials: Option<Credentials>,
@@ -82,10 +84,28 @@ impl Client {
         Ok(Self {
             host,
             repository: repository.to_owned(),
+            address: None,
             http,
             proxies,
             credentials,
             authorization: Mutex::new(authorization),
+        })
+    }
+
+    /// A server that has one thing at one address, and is told nothing of whoever asks.
+    pub(super) fn of_address(url: &str) -> Result<Self, RegistryError> {
+        let bad = || RegistryError::BadUrl { url: url.to_owned() };
+        let address: Uri = url.parse().map_err(|_| bad())?;
+        let host = match (address.scheme_str(), address.authority()) {
+            (Some("http" | "https"), Some(authority)) => Host {
+                https: address.scheme_str() == Some("https"),
+                ..Host::origin(authority.as_str())
+            },
+            _ => return Err(bad()),
+        };
+        Ok(Self {
+            address: Some(address),
+            ..Self::new(host, "", None)?
         })
     }
 
@@ -113,6 +133,9 @@ impl Client {
     }
 
     fn uri(&self, path: &str) -> Result<Uri, RegistryError> {
+        if let Some(address) = &self.address {
+            return Ok(address.clone());
+        }
         let scheme = if self.host.https { "https" } else { "http" };
         let namespace = self
             .host

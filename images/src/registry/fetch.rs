@@ -12,6 +12,7 @@ use super::body::{decode, next_chunk, read_all};
 use super::client::{Client, Wanted};
 use super::encoding::{Decoder, pieces};
 use super::{RegistryError, auth, hosts};
+use crate::chain::chain;
 use crate::digest::{Digest, Hasher};
 use crate::manifest::{Descriptor, MANIFEST_TYPES};
 use crate::reference::Reference;
@@ -133,7 +134,8 @@ impl Repository {
         };
         let path = format!("blobs/{}", blob.digest);
         let mut failures = Failures::default();
-        for mirror in self.order(false) {
+        let elsewhere = self.elsewhere(blob);
+        for mirror in self.order(false).into_iter().chain(&elsewhere) {
             match download.from(&mirror.client, &path).await {
                 Ok(()) => return download.finish(&mirror.client).await,
                 Err(RegistryError::Unwanted) => return Err(RegistryError::Unwanted),
@@ -143,6 +145,23 @@ impl Repository {
             }
         }
         Err(failures.into_error(&self.name))
+    }
+
+    /// Where a layer may be that registries need not keep, when `hosts.toml` allows to ask there.
+    fn elsewhere(&self, blob: &Descriptor) -> Vec<Mirror> {
+        let server = |url: &String| {
+            let client = Client::of_address(url).inspect_err(|error| {
+                tracing::warn!(error = chain(error), "an address of a layer is not asked")
+            });
+            Some(Mirror {
+                client: client.ok()?,
+                down: AtomicBool::new(false),
+            })
+        };
+        match self.hosts.iter().any(|mirror| mirror.client.host.layer_urls) {
+            true => blob.urls.iter().filter_map(server).collect(),
+            false => Vec::new(),
+        }
     }
 
     /// Hosts with the capability, those that do not answer last.

@@ -64,6 +64,8 @@ pub(crate) struct Host {
     pub(crate) registry: bool,
     /// Whether redirects and token services in plain HTTP are followed from https, without credentials.
     pub(crate) plain_redirects: bool,
+    /// Whether a layer that no host has is asked of the addresses that its descriptor names.
+    pub(crate) layer_urls: bool,
     /// Mirrors are told whose image is meant (`?ns=`).
     pub(crate) namespace: Option<String>,
 }
@@ -119,6 +121,7 @@ impl Host {
             dial_timeout: DIAL_TIMEOUT,
             registry: true,
             plain_redirects: true,
+            layer_urls: false,
             namespace: None,
         }
     }
@@ -150,6 +153,7 @@ fn plan(path: &Path, text: &str, domain: &str) -> Result<Vec<Host>, HostsError> 
         override_path: file.override_path,
         dial_timeout: file.dial_timeout,
         plain_redirects: file.plain_redirects,
+        layer_urls: file.layer_urls,
     };
     let mut hosts = Vec::new();
     for (url, settings) in file.host.0 {
@@ -203,6 +207,7 @@ fn host(path: &Path, key: &str, url: &str, settings: Settings, domain: &str) -> 
             .map_err(|problem| bad("dial_timeout", problem))?,
         registry: authority == registry.authority && https == registry.https,
         plain_redirects: settings.plain_redirects.unwrap_or(true),
+        layer_urls: settings.layer_urls.unwrap_or(false),
         namespace: (authority != registry.authority).then(|| domain.to_owned()),
         authority,
     })

@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) override_path: Option<bool>,
     pub(super) dial_timeout: Option<String>,
     pub(super) plain_redirects: Option<bool>,
+    pub(super) layer_urls: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -34,6 +35,7 @@ pub(super) struct Settings {
     pub(super) override_path: Option<bool>,
     pub(super) dial_timeout: Option<String>,
     pub(super) plain_redirects: Option<bool>,
+    pub(super) layer_urls: Option<bool>,
 }
 
 #[derive(Deserialize)]
