@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::digest::Digest;
 use crate::form::Form;
 use crate::manifest::ManifestError;
 use crate::platform::Platform;
@@ -96,6 +97,12 @@ impl Configuration {
         };
         read.check(platform)?;
         Ok(read)
+    }
+
+    /// The uncompressed digests of the layers, bottom first.
+    pub(crate) fn diff_ids(&self) -> Result<Vec<Digest>, ManifestError> {
+        let ids = self.rootfs.diff_ids.iter();
+        Ok(ids.map(|id| Digest::parse(id)).collect::<Result<_, _>>()?)
     }
 
     /// The variant is not compared: the index chose by it, and many images of one variant leave it out or overstate it.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::chain::chain;
-use crate::configuration::Configuration;
 use crate::digest::{Digest, DigestError};
 use crate::form::Form;
 use crate::platform::Platform;
@@ -272,8 +271,7 @@ impl Manifest {
     }
 
     /// Joins the layers with the configuration's diff_ids.
-    pub(crate) fn plan(&self, config: &Configuration) -> Result<Vec<LayerPlan>, ManifestError> {
-        let diff_ids = diff_ids(config)?;
+    pub(crate) fn plan(&self, diff_ids: Vec<Digest>) -> Result<Vec<LayerPlan>, ManifestError> {
         if diff_ids.len() != self.layers.len() {
             return Err(ManifestError::LayerCount {
                 layers: self.layers.len(),
@@ -309,16 +307,6 @@ fn unpackable(media_type: &str) -> bool {
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
             | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd"
     )
-}
-
-/// The uncompressed digests of the layers, bottom first.
-pub(crate) fn diff_ids(config: &Configuration) -> Result<Vec<Digest>, ManifestError> {
-    Ok(config
-        .rootfs
-        .diff_ids
-        .iter()
-        .map(|id| Digest::parse(id))
-        .collect::<Result<Vec<_>, _>>()?)
 }
 
 /// OCI image spec, config.md, "Layer ChainID".

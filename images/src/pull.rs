@@ -99,7 +99,7 @@ async fn pull(
                 .await?
         }
     };
-    let plans = manifest.plan(&Configuration::read(&config, &options.platform)?)?;
+    let plans = manifest.plan(Configuration::read(&config, &options.platform)?.diff_ids()?)?;
     let layers = fetch_layers(inner, &repository, plans).await?;
     let draft = Draft {
         id: manifest.config.digest,

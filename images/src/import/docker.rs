@@ -76,7 +76,7 @@ fn candidate(spool: &Spool, entry: &Entry, options: &Options) -> Result<Candidat
         source,
     };
     let parsed = Configuration::read(&config, &options.platform).map_err(at_file)?;
-    let diff_ids = manifest::diff_ids(&parsed).map_err(at_file)?;
+    let diff_ids = parsed.diff_ids().map_err(at_file)?;
     let layers = entry.layers.as_deref().unwrap_or_default();
     if diff_ids.len() != layers.len() {
         let count = ManifestError::LayerCount {

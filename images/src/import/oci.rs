@@ -111,7 +111,8 @@ fn candidate(spool: &Spool, manifest: &Manifest, options: &Options) -> Result<Ca
         source,
     };
     let parsed = Configuration::read(&config, &options.platform).map_err(at_file)?;
-    let plans = manifest.plan(&parsed).map_err(at_file)?;
+    let diff_ids = parsed.diff_ids().map_err(at_file)?;
+    let plans = manifest.plan(diff_ids).map_err(at_file)?;
     let layers = plans
         .into_iter()
         .map(|plan| (plan.clone(), blob_file(&plan.blob.digest), true))

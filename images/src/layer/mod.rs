@@ -12,6 +12,7 @@ mod channel;
 mod decompress;
 mod failure;
 mod notes;
+mod number;
 mod parents;
 mod pax;
 mod plan;

@@ -151,7 +151,7 @@ impl Repository {
     fn elsewhere(&self, blob: &Descriptor) -> Vec<Mirror> {
         let server = |url: &String| {
             let client = Client::of_address(url).inspect_err(|error| {
-                tracing::warn!(error = chain(error), "an address of a layer is not asked")
+                tracing::warn!(error = chain(error), "an address of a layer is not asked");
             });
             Some(Mirror {
                 client: client.ok()?,

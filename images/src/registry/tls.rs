@@ -308,7 +308,7 @@ mod tests {
         std::fs::write(more.join("README"), "no certificate").unwrap();
         let os = |path: &Path| Some(path.as_os_str().to_owned());
         let file = os(&one.join("a.pem"));
-        assert_eq!(system_authorities(file.clone(), None), [a.clone()]);
+        assert_eq!(system_authorities(file.clone(), None), [a]);
         let both = system_authorities(file, os(&more));
         assert!(both.len() == 2 && both.contains(&b), "each once");
         let list = std::env::join_paths([&one, &more, Path::new("/nonexistent")]).unwrap();
