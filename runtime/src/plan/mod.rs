@@ -11,6 +11,7 @@ mod sysctl;
 
 pub use error::PlanError;
 pub use mount_options::KNOWN as MOUNT_OPTIONS;
+pub use namespaces::kind_of;
 
 pub(crate) use devices::{DeviceKind, DevicePlan};
 pub(crate) use hooks::{HookPlan, Hooks};

@@ -235,7 +235,9 @@ fn time_offsets(linux: &Linux, plan: &NamespacePlan) -> Result<Option<String>, P
     Ok(Some(text))
 }
 
-fn kind_of(kind: LinuxNamespaceType) -> Namespaces {
+/// The kernel's flag for a kind of the specification.
+#[must_use]
+pub fn kind_of(kind: LinuxNamespaceType) -> Namespaces {
     match kind {
         LinuxNamespaceType::Mount => Namespaces::MNT,
         LinuxNamespaceType::Cgroup => Namespaces::CGROUP,

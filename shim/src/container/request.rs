@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use coracle_linux::namespace::Namespaces;
+use coracle_runtime::plan::kind_of;
 use coracle_runtime::seccomp::Filter;
 use coracle_runtime::{
     ContainerId, CreateOptions, CreateRequest, DetachedMount, Plan, PlanError, RootSource,
@@ -147,24 +148,11 @@ fn check_spec(spec: &Spec, pod: &Pod) -> Result<(), RequestError> {
 fn leave_to_pod(spec: &mut Spec, membership: &Membership) {
     let Some(linux) = spec.linux_mut() else { return };
     let namespaces = linux.namespaces_mut().get_or_insert_default();
-    namespaces.retain(|namespace| !membership.decides(flag(namespace.typ())));
+    namespaces.retain(|namespace| !membership.decides(kind_of(namespace.typ())));
     if membership.own.contains(Namespaces::PID) {
         let mut own = LinuxNamespace::default();
         own.set_typ(LinuxNamespaceType::Pid);
         namespaces.push(own);
-    }
-}
-
-fn flag(kind: LinuxNamespaceType) -> Namespaces {
-    match kind {
-        LinuxNamespaceType::Mount => Namespaces::MNT,
-        LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
-        LinuxNamespaceType::Uts => Namespaces::UTS,
-        LinuxNamespaceType::Ipc => Namespaces::IPC,
-        LinuxNamespaceType::User => Namespaces::USER,
-        LinuxNamespaceType::Pid => Namespaces::PID,
-        LinuxNamespaceType::Network => Namespaces::NET,
-        LinuxNamespaceType::Time => Namespaces::TIME,
     }
 }
 
