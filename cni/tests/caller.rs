@@ -1,8 +1,11 @@
 //! The caller against plugins that behave, fail, hang and babble on order.
 
+mod program;
+
 use coracle_cni_protocol::{
     Attachment, CallError, Caller, CniResult, Code, ConfList, ValidAttachment, chain,
 };
+use program::program;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,19 +18,6 @@ fn plugin(dir: &Path, name: &str, script: &str) {
         log.display()
     );
     program(&dir.join(name), &text);
-}
-
-/// Writes a program. Another process does: a child that another test starts meanwhile would inherit our descriptor, and a
-/// file that is open for writing cannot be executed.
-fn program(path: &Path, text: &str) {
-    let mut install = std::process::Command::new("install")
-        .args(["-m", "755", "/dev/stdin"])
-        .arg(path)
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut install.stdin.take().unwrap(), text.as_bytes()).unwrap();
-    assert!(install.wait().unwrap().success());
 }
 
 /// Gives one more interface than it got.

@@ -1,7 +1,10 @@
 //! Configurations in the forms that projects document for a node: each is loaded, and what is not installed is named at
 //! once.
 
+mod program;
+
 use coracle_cni_protocol::{Attachment, Caller, ConfList, Version, chain};
+use program::program;
 use std::path::{Path, PathBuf};
 
 /// File, network, version, plugins.
@@ -153,24 +156,11 @@ fn a_plugin_that_is_not_installed_is_named_at_once() {
 [ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion":"0.3.1"}'
 true
 "#;
-            install(&bin.path().join(plugin), answer);
+            program(&bin.path().join(plugin), answer);
         }
         caller.status(&list).unwrap();
         caller.add(&list, &attachment).unwrap();
         let skipped = caller.del(&list, &attachment, None, false).unwrap();
         assert!(skipped.is_empty(), "{file}: {skipped:?}");
     }
-}
-
-/// Another process writes it: a child that another test starts meanwhile would inherit our descriptor, and a file that is
-/// open for writing cannot be executed.
-fn install(path: &Path, text: &str) {
-    let mut install = std::process::Command::new("install")
-        .args(["-m", "755", "/dev/stdin"])
-        .arg(path)
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(&mut install.stdin.take().unwrap(), text.as_bytes()).unwrap();
-    assert!(install.wait().unwrap().success());
 }
