@@ -11,7 +11,7 @@ pub(crate) use super::volume::{Look, Volume, VolumeError};
 
 const SHM: &str = "/dev/shm";
 
-/// Checks config.mounts; parents come before what is mounted below them.
+/// Checks config.mounts.
 pub(super) fn volumes(config: &ContainerConfig) -> Result<Vec<Volume>, PlanError> {
     let mut volumes = Vec::with_capacity(config.mounts.len());
     for (index, mount) in config.mounts.iter().enumerate() {
@@ -56,11 +56,11 @@ pub(super) fn volumes(config: &ContainerConfig) -> Result<Vec<Volume>, PlanError
             propagation,
         });
     }
-    volumes.sort_by_key(|volume| volume.container_path.components().count());
     Ok(volumes)
 }
 
-/// All mounts in order: the kernel's, the pod's files, the volumes. A volume takes the place of what it names.
+/// All mounts: the kernel's, the pod's files, the volumes. A volume takes the place of what it names. What lies higher is
+/// mounted first, so that a volume at /etc does not hide the pod's /etc/hosts; at the same height the order stays.
 pub(super) fn plan(
     request: &Request<'_>,
     volumes: &[Volume],
@@ -68,12 +68,13 @@ pub(super) fn plan(
     privileged: bool,
 ) -> Vec<Value> {
     let mut mounts = kernel_mounts(privileged);
-    match mode(sandbox.ipc) {
-        NamespaceMode::Node => mounts.push(bind(Path::new(SHM), SHM, &["rbind", "rprivate", "rw"])),
-        // The shim attaches the pod's.
-        _ if shares_shm(volumes, sandbox) => {}
-        _ => {}
-    }
+    mounts.push(match mode(sandbox.ipc) {
+        NamespaceMode::Node => bind(Path::new(SHM), SHM, &["rbind", "rprivate", "rw"]),
+        // Its place in the order: the shim attaches the pod's instead.
+        NamespaceMode::Pod | NamespaceMode::Container | NamespaceMode::Target => {
+            kernel_mount(SHM, "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777"])
+        }
+    });
     for name in ["hosts", "hostname", "resolv.conf"] {
         let mode = if request.security().readonly_rootfs {
             "ro"
@@ -93,7 +94,13 @@ pub(super) fn plan(
     };
     mounts.retain(|mount| !taken(mount));
     mounts.extend(volumes.iter().map(volume_mount));
+    mounts.sort_by_key(depth);
     mounts
+}
+
+fn depth(mount: &Value) -> usize {
+    let destination = mount["destination"].as_str().unwrap_or_default();
+    Path::new(destination).components().count()
 }
 
 /// Whether the pod's /dev/shm is attached: not with the host's IPC namespace, and not below a volume of that name.
@@ -118,7 +125,7 @@ pub(super) fn root_propagation(volumes: &[Volume]) -> Option<&'static str> {
 
 fn kernel_mounts(privileged: bool) -> Vec<Value> {
     let system = if privileged { "rw" } else { "ro" };
-    let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
+    let mount = kernel_mount;
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount(
@@ -146,6 +153,10 @@ fn kernel_mounts(privileged: bool) -> Vec<Value> {
             &["nosuid", "noexec", "nodev", "relatime", system],
         ),
     ]
+}
+
+fn kernel_mount(destination: &str, kind: &str, options: &[&str]) -> Value {
+    json!({ "destination": destination, "type": kind, "source": kind, "options": options })
 }
 
 fn volume_mount(volume: &Volume) -> Value {

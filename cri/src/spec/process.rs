@@ -49,9 +49,14 @@ pub(super) fn plan(
 
 /// `command` replaces ENTRYPOINT, `args` CMD; a command without args runs without the image's CMD.
 fn args(config: &ContainerConfig, image: &ImageDefaults<'_>) -> Result<Vec<String>, PlanError> {
+    // Builders write `ENTRYPOINT [""]` for none; every runtime reads it so.
+    let entrypoint = match image.entrypoint {
+        [only] if only.is_empty() => &[],
+        entrypoint => entrypoint,
+    };
     let (command, args): (&[String], &[String]) = match (config.command.as_slice(), config.args.as_slice()) {
-        ([], []) => (image.entrypoint, image.cmd),
-        ([], args) => (image.entrypoint, args),
+        ([], []) => (entrypoint, image.cmd),
+        ([], args) => (entrypoint, args),
         (command, args) => (command, args),
     };
     let all: Vec<String> = command.iter().chain(args).cloned().collect();
@@ -75,7 +80,7 @@ fn env(request: &Request<'_>) -> Result<Vec<String>, PlanError> {
         env.push("TERM=xterm".to_owned());
     }
     for entry in request.image.env {
-        put(&mut env, entry.clone());
+        put_of_image(&mut env, entry, request.id);
     }
     for (index, entry) in request.config.envs.iter().enumerate() {
         let field = || format!("config.envs[{index}]");
@@ -96,6 +101,21 @@ fn env(request: &Request<'_>) -> Result<Vec<String>, PlanError> {
         env.push(format!("HOME={}", request.identity.home));
     }
     Ok(env)
+}
+
+/// An image's entry that is no `NAME=value` takes the variable of that name away, as in containerd.
+fn put_of_image(env: &mut Vec<String>, entry: &str, container: &str) {
+    let is_pair = entry.split_once('=').is_some_and(|(name, _)| !name.is_empty());
+    if is_pair && !entry.contains('\0') {
+        put(env, entry.to_owned());
+        return;
+    }
+    tracing::warn!(
+        container,
+        entry,
+        "the image's environment: not of the form NAME=value, left out"
+    );
+    env.retain(|other| other.split('=').next() != Some(entry));
 }
 
 /// Replaces the variable of the same name.

@@ -212,6 +212,76 @@ fn the_pods_files_are_mounted_unless_a_volume_takes_their_place() {
     assert!(data < all.iter().position(|path| path == "/data/deep").unwrap());
 }
 
+/// containerd sorts all mounts of a container by depth (faults of the field, B11).
+#[test]
+fn a_volume_above_a_mount_of_the_runtimes_comes_before_it() {
+    let spec = planned(mounted(vec![
+        volume("/h/shm", "/dev/shm/inner"),
+        volume("/h/etc", "//etc/"),
+        volume("/h/dev", "/dev"),
+        volume("/h/sys", "/sys/"),
+    ]));
+    let mounts = spec["mounts"].as_array().unwrap();
+    let place = |destination: &str| {
+        let mut found = mounts
+            .iter()
+            .enumerate()
+            .filter(|(_, mount)| mount["destination"] == destination);
+        let (place, _) = found
+            .next()
+            .unwrap_or_else(|| panic!("{destination} is not there"));
+        assert!(found.next().is_none(), "{destination} is there twice");
+        place
+    };
+    for (above, below) in [
+        ("/etc", "/etc/resolv.conf"),
+        ("/etc", "/etc/hosts"),
+        ("/dev", "/dev/shm"),
+        ("/dev", "/dev/pts"),
+        ("/dev/shm", "/dev/shm/inner"),
+        ("/sys", "/sys/fs/cgroup"),
+    ] {
+        assert!(place(above) < place(below), "{above} hides {below}");
+    }
+    assert_eq!(mounts[place("/sys")]["source"], "/h/sys");
+}
+
+#[test]
+fn an_entrypoint_of_one_empty_string_is_none() {
+    let (entrypoint, cmd) = (strings(&[""]), strings(&["/bin/sh", "-c", "x"]));
+    let image = ImageDefaults {
+        entrypoint: &entrypoint,
+        cmd: &cmd,
+        ..ImageDefaults::default()
+    };
+    let args = |config| {
+        let planned = with(config, PodSandboxConfig::default(), image).unwrap();
+        to_value(planned.spec).unwrap()["process"]["args"].clone()
+    };
+    assert_eq!(args(ContainerConfig::default()), json!(cmd));
+    let own = ContainerConfig {
+        args: strings(&["/a", "b"]),
+        ..ContainerConfig::default()
+    };
+    assert_eq!(args(own), json!(["/a", "b"]));
+}
+
+/// As in containerd: what has no "=" takes the variable of that name away.
+#[test]
+fn an_images_environment_without_a_value_is_left_out() {
+    let env = strings(&["A=1", "FOO", "", "=x", "A", "B=2", "PATH"]);
+    let image = ImageDefaults {
+        env: &env,
+        ..ImageDefaults::default()
+    };
+    let planned = with(simple(), PodSandboxConfig::default(), image).unwrap();
+    let spec = to_value(planned.spec).unwrap();
+    assert_eq!(
+        spec["process"]["env"],
+        json!(["HOSTNAME=web", "B=2", "HOME=/home/seven"])
+    );
+}
+
 #[test]
 fn the_pods_shm_is_shared_unless_a_volume_or_the_host_takes_its_place() {
     let share = |config, sandbox| with(config, sandbox, ImageDefaults::default()).unwrap().share_shm;
