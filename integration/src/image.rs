@@ -30,6 +30,8 @@ pub struct Image {
     pub working_dir: String,
     /// `StopSignal`.
     pub stop_signal: String,
+    /// `Volumes`.
+    pub volumes: Vec<String>,
     /// Layers as gzip instead of plain tar.
     pub gzip: bool,
 }
@@ -92,6 +94,15 @@ impl Layer {
     #[must_use]
     pub fn hard_link(self, path: &str, target: &str) -> Layer {
         self.with(path, 0o755, Kind::Hardlink(target.to_owned()))
+    }
+
+    /// Gives what was added last to this user and group.
+    #[must_use]
+    pub fn owned_by(mut self, uid: u64, gid: u64) -> Layer {
+        if let Some(last) = self.entries.last_mut() {
+            (last.uid, last.gid) = (uid, gid);
+        }
+        self
     }
 
     fn with(mut self, path: &str, mode: u32, kind: Kind) -> Layer {
@@ -182,6 +193,10 @@ impl Image {
             if !value.is_empty() {
                 config[key] = json!(value);
             }
+        }
+        if !self.volumes.is_empty() {
+            let volumes: BTreeMap<_, _> = self.volumes.iter().map(|path| (path, json!({}))).collect();
+            config["Volumes"] = json!(volumes);
         }
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",

@@ -53,13 +53,13 @@ pub(super) fn plan(
         sandbox_id: &sandbox.id,
         config: &config,
         sandbox: &pod.config,
-        image: defaults(&image),
+        image: defaults(&image, &image.volumes()),
         identity,
         host: &daemon.host,
         cgroup: &record.cgroup,
         hostname: &pod_request::hostname(&pod.config),
         pod_files: &daemon.pod_directory(&sandbox.id),
-        rootfs: &daemon.container_directory(&record.id).join("rootfs"),
+        directory: &daemon.container_directory(&record.id),
         unset_seccomp_profile: daemon.config.unset_seccomp_profile,
     })?;
     record.log_path = plan.log_path.display().to_string();
@@ -69,12 +69,13 @@ pub(super) fn plan(
     Ok((record, Planned { plan, image }))
 }
 
-fn defaults(image: &Image) -> ImageDefaults<'_> {
+fn defaults<'a>(image: &'a Image, volumes: &'a [String]) -> ImageDefaults<'a> {
     ImageDefaults {
         entrypoint: image.entrypoint(),
         cmd: image.cmd(),
         env: image.env(),
         working_dir: image.working_dir(),
         stop_signal: image.stop_signal(),
+        volumes,
     }
 }

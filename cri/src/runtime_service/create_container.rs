@@ -22,7 +22,7 @@ use crate::error::chain;
 use crate::host_path;
 use crate::pods::{Container, Progress, Sandbox};
 use crate::shims::{dead, watch};
-use crate::spec::{Look, Volume, VolumeError};
+use crate::spec::{Look, ROOTFS, Volume, VolumeError};
 use crate::steps::{Operation, Step};
 use crate::store::{ContainerPhase, ContainerRecord, StoreError};
 
@@ -197,8 +197,10 @@ impl Work {
                 source,
             }
         };
-        for name in ["upper", "work", "rootfs"] {
-            let path = self.directory.join(name);
+        let own = ["upper", "work", ROOTFS].map(|name| self.directory.join(name));
+        let volumes = &self.input()?.plan.image_volumes;
+        let volumes = volumes.iter().map(|volume| volume.directory.clone());
+        for path in own.into_iter().chain(volumes) {
             std::fs::create_dir_all(&path).map_err(io(&path))?;
         }
         // The root directory that the container sees is the upper one: it has to look like the image's.
@@ -306,6 +308,10 @@ impl Work {
         let plan = &self.input()?.plan;
         request.spec = serde_json::to_vec(&plan.spec)?;
         request.share_shm = plan.share_shm;
+        let image_volumes = plan.image_volumes.iter();
+        request.copied_up = image_volumes
+            .map(|volume| path(volume.destination.clone()))
+            .collect();
         Ok(request)
     }
 

@@ -14,6 +14,7 @@ mod capabilities;
 mod default_seccomp;
 mod devices;
 mod host;
+mod image_volumes;
 mod mounts;
 mod namespaces;
 mod process;
@@ -33,6 +34,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 pub(crate) use host::Host;
+pub(crate) use image_volumes::ImageVolume;
 pub(crate) use mounts::{Look, Volume, VolumeError};
 pub(crate) use namespaces::check_user_namespace;
 pub(crate) use process::ImageDefaults;
@@ -42,6 +44,9 @@ use crate::config::UnsetSeccompProfile;
 
 /// Version of the specification that the config.json is written to.
 const OCI_VERSION: &str = "1.0.2";
+
+/// An empty directory of the container's own: where the root is attached in its mount namespace.
+pub(crate) const ROOTFS: &str = "rootfs";
 
 /// Everything that a plan is made from.
 #[derive(Debug)]
@@ -58,8 +63,8 @@ pub(crate) struct Request<'a> {
     pub(crate) hostname: &'a str,
     /// Directory of the pod's hosts, hostname and resolv.conf.
     pub(crate) pod_files: &'a Path,
-    /// An empty directory: where the root is attached in the container's own mount namespace.
-    pub(crate) rootfs: &'a Path,
+    /// The container's own, for its writable layer, the place its root is attached at, and the image's volumes.
+    pub(crate) directory: &'a Path,
     pub(crate) unset_seccomp_profile: UnsetSeccompProfile,
 }
 
@@ -78,6 +83,8 @@ pub(crate) struct Plan {
     pub(crate) spec: Spec,
     /// Volumes; their sources are looked at before the spec is used.
     pub(crate) volumes: Vec<Volume>,
+    /// The image's own; they have to be made.
+    pub(crate) image_volumes: Vec<ImageVolume>,
     pub(crate) share_shm: bool,
     /// Absolute; empty: no log.
     pub(crate) log_path: PathBuf,
@@ -145,7 +152,10 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<Plan, PlanError> {
         .unwrap_or_default();
     let namespaces = namespaces::plan(&security, &sandbox_modes, request.host)?;
     let volumes = mounts::volumes(request.config)?;
-    let mounts = mounts::plan(request, &volumes, &sandbox_modes, privileged);
+    let mut mounts = mounts::plan(request, &volumes, &sandbox_modes, privileged);
+    let image_volumes = image_volumes::plan(request, &mounts);
+    mounts.extend(image_volumes.iter().map(image_volumes::ImageVolume::mount));
+    mounts::sort(&mut mounts);
     let process = process::plan(request, &security)?;
     let devices = devices::plan(request.config, privileged, request.host)?;
     let resources = resources::plan(request.config, devices.rules)?;
@@ -168,7 +178,7 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<Plan, PlanError> {
     let spec = json!({
         "ociVersion": OCI_VERSION,
         "process": process,
-        "root": { "path": request.rootfs, "readonly": security.readonly_rootfs },
+        "root": { "path": request.directory.join(ROOTFS), "readonly": security.readonly_rootfs },
         "mounts": mounts,
         "annotations": annotations(request),
         "linux": linux,
@@ -181,6 +191,7 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<Plan, PlanError> {
         spec,
         share_shm: mounts::shares_shm(&volumes, &sandbox_modes),
         volumes,
+        image_volumes,
         log_path: log_path(request),
         stop_signal: signal::plan(request.config, request.image.stop_signal)?,
     })

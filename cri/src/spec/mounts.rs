@@ -59,8 +59,7 @@ pub(super) fn volumes(config: &ContainerConfig) -> Result<Vec<Volume>, PlanError
     Ok(volumes)
 }
 
-/// All mounts: the kernel's, the pod's files, the volumes. A volume takes the place of what it names. What lies higher is
-/// mounted first, so that a volume at /etc does not hide the pod's /etc/hosts; at the same height the order stays.
+/// All mounts: the kernel's, the pod's files, the volumes. A volume takes the place of what it names.
 pub(super) fn plan(
     request: &Request<'_>,
     volumes: &[Volume],
@@ -94,13 +93,16 @@ pub(super) fn plan(
     };
     mounts.retain(|mount| !taken(mount));
     mounts.extend(volumes.iter().map(volume_mount));
-    mounts.sort_by_key(depth);
     mounts
 }
 
-fn depth(mount: &Value) -> usize {
-    let destination = mount["destination"].as_str().unwrap_or_default();
-    Path::new(destination).components().count()
+/// What lies higher is mounted first, so that a volume at /etc does not hide the pod's /etc/hosts; at the same height the
+/// order stays.
+pub(super) fn sort(mounts: &mut [Value]) {
+    mounts.sort_by_key(|mount| {
+        let destination = mount["destination"].as_str().unwrap_or_default();
+        Path::new(destination).components().count()
+    });
 }
 
 /// Whether the pod's /dev/shm is attached: not with the host's IPC namespace, and not below a volume of that name.
@@ -177,7 +179,7 @@ fn volume_mount(volume: &Volume) -> Value {
     )
 }
 
-fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
+pub(super) fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": "bind", "source": source, "options": options })
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct ImageDefaults<'a> {
     pub(crate) env: &'a [String],
     pub(crate) working_dir: &'a str,
     pub(crate) stop_signal: Option<&'a str>,
+    /// VOLUME paths as written.
+    pub(crate) volumes: &'a [String],
 }
 
 pub(super) fn plan(

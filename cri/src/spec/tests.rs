@@ -39,7 +39,7 @@ fn with(
         cgroup: "/coracle/s/c",
         hostname: "web",
         pod_files: Path::new("/run/coracle/pods/s"),
-        rootfs: Path::new("/var/lib/coracle/containers/c/rootfs"),
+        directory: Path::new("/var/lib/coracle/containers/c"),
         unset_seccomp_profile: UnsetSeccompProfile::Unconfined,
     })
 }
@@ -521,4 +521,36 @@ fn a_run_as_user_is_not_looked_at_here_but_its_identity_is_used() {
     assert_eq!(spec["process"]["user"]["uid"], 7);
     assert_eq!(spec["process"]["noNewPrivileges"], true);
     assert_eq!(spec["root"]["readonly"], true);
+}
+
+/// As in containerd: a mount of the request or of the runtime at the same place comes first.
+#[test]
+fn an_images_volume_is_a_directory_of_the_containers_own() {
+    let volumes = strings(&["/data", "srv/db/", "/etc/hosts", "/proc", "/taken", "/"]);
+    let image = ImageDefaults {
+        volumes: &volumes,
+        ..ImageDefaults::default()
+    };
+    let config = ContainerConfig {
+        mounts: vec![volume("/h", "/taken/")],
+        ..secure(LinuxContainerSecurityContext {
+            readonly_rootfs: true,
+            ..LinuxContainerSecurityContext::default()
+        })
+    };
+    let plan = with(config, PodSandboxConfig::default(), image).unwrap();
+    let made: Vec<_> = plan
+        .image_volumes
+        .iter()
+        .map(|volume| volume.destination.display().to_string())
+        .collect();
+    assert_eq!(made, ["/data", "/srv/db"]);
+    let spec = to_value(&plan.spec).unwrap();
+    let mounts = spec["mounts"].as_array().unwrap();
+    let data = mounts
+        .iter()
+        .find(|mount| mount["destination"] == "/data")
+        .unwrap();
+    assert_eq!(data["source"], "/var/lib/coracle/containers/c/volumes/0");
+    assert_eq!(data["options"], json!(["rbind", "rprivate", "rw"]));
 }

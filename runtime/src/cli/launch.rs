@@ -88,6 +88,7 @@ impl Launch {
             bundle,
             spec: loaded.spec,
             root: RootSource::Path(rootfs.clone()),
+            copied_up: Vec::new(),
             detached: Vec::new(),
             stdio: if terminal { Stdio::Terminal } else { Stdio::Inherit },
             join: Vec::new(),

@@ -44,6 +44,9 @@ pub struct CreateRequest {
     pub root: RootSource,
     /// Mounts that exist already, detached, and go to their place in this container.
     pub detached: Vec<DetachedMount>,
+    /// Destinations of bind mounts that begin with a copy of the directory they cover, its owner and mode included: an
+    /// image's volumes. Their sources are the maker's own, and empty.
+    pub copied_up: Vec<PathBuf>,
     /// What its standard streams are.
     pub stdio: Stdio,
     /// Namespaces to join that are known by descriptor. They replace what the specification says about that kind.
@@ -174,6 +177,7 @@ pub fn plan(request: CreateRequest) -> Result<Plan, PlanError> {
         spec,
         root,
         detached,
+        copied_up,
         stdio,
         join,
         options,
@@ -193,7 +197,7 @@ pub fn plan(request: CreateRequest) -> Result<Plan, PlanError> {
         oci_version: spec.version().clone(),
         annotations: spec.annotations().clone().unwrap_or_default(),
         cgroup: cgroup::plan(&spec, &id)?,
-        mounts: mounts::plan(&spec, &bundle, detached)?,
+        mounts: mounts::plan(&spec, &bundle, detached, &copied_up)?,
         devices: devices::plan(linux)?,
         masked_paths: absolute_paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: absolute_paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,

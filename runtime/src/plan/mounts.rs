@@ -24,7 +24,12 @@ pub(crate) struct MountPlan {
 #[derive(Debug)]
 pub(crate) enum MountKind {
     /// A file or directory of the host.
-    Bind { source: PathBuf, recursive: bool },
+    Bind {
+        source: PathBuf,
+        recursive: bool,
+        /// The source, an empty directory, first gets a copy of what it covers.
+        copies: bool,
+    },
     /// A file system of its own.
     Filesystem {
         fs_type: String,
@@ -60,6 +65,7 @@ pub(super) fn plan(
     spec: &Spec,
     bundle: &Path,
     detached: Vec<DetachedMount>,
+    copied_up: &[PathBuf],
 ) -> Result<Vec<MountPlan>, PlanError> {
     let mut detached: Vec<Option<DetachedMount>> = detached.into_iter().map(Some).collect();
     let mut plans = Vec::new();
@@ -74,6 +80,11 @@ pub(super) fn plan(
         }
     }
     plans.extend(detached.into_iter().flatten().map(attach));
+    for plan in &mut plans {
+        if let MountKind::Bind { copies, .. } = &mut plan.kind {
+            *copies = copied_up.contains(&plan.destination);
+        }
+    }
     if plans.iter().any(MountPlan::is_shared) && !root_is_shared(spec) {
         keep_others_off_the_host(&mut plans);
     }
@@ -171,6 +182,7 @@ fn bind(
         Some(source) if !source.as_os_str().is_empty() => Ok(MountKind::Bind {
             source: bundle.join(source),
             recursive: options.recursive_bind,
+            copies: false,
         }),
         _ => Err(PlanError::Missing {
             field: field("source"),

@@ -1,9 +1,10 @@
-//! `tmpcopyup`: a tmpfs begins with a copy of the directory that it covers, as runc and crun do it.
+//! A mount begins with a copy of the directory that it covers: a tmpfs with `tmpcopyup`, as runc and crun do it, and a
+//! volume of the image.
 //!
 //! ```text
-//! destination in the root --names, one level at a time--> detached tmpfs --attributes (ro, ...)--> attached
+//! destination in the root --names, one level at a time--> detached mount --attributes (ro, ...)--> attached
 //! ```
-//! The copy is made while the tmpfs is detached: nobody else sees it half made, and it can still be written to. In the
+//! The copy is made while the mount is detached: nobody else sees it half made, and it can still be written to. In the
 //! image everything is opened by one name in a directory held by descriptor, and no link is followed, so the copy cannot
 //! reach beyond the directory. It crosses no mount either: what another mount put there is not the image's.
 //!
@@ -28,15 +29,15 @@ pub(super) struct Failed {
     pub(super) source: io::Error,
 }
 
-/// Fills `tmpfs`, the root of an empty file system, with what `covered` has. With `keep_owner` the root itself also
+/// Fills `empty`, the root of a mount with nothing in it, with what `covered` has. With `keep_owner` the root itself also
 /// gets the owner of the directory; its mode is the caller's to set.
 pub(super) fn copy_up(
     covered: BorrowedFd<'_>,
-    tmpfs: BorrowedFd<'_>,
+    empty: BorrowedFd<'_>,
     keep_owner: bool,
 ) -> Result<(), Failed> {
     let from = open_dir(covered, c".")?;
-    let to = open_dir(tmpfs, c".")?;
+    let to = open_dir(empty, c".")?;
     let found = rustix::fs::fstat(&from)?;
     copy_names(from, to.as_fd(), 0)?;
     if keep_owner {

@@ -6,7 +6,7 @@ use super::{RootfsError, target};
 use crate::plan::{MountKind, MountPlan};
 use coracle_linux::beneath;
 use coracle_linux::mount::{Attr, Detached, FsContext};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::MountFlags;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -19,7 +19,12 @@ pub(super) fn mount(
     clone: Option<Detached>,
 ) -> Result<(), RootfsError> {
     match &plan.kind {
-        MountKind::Bind { source, recursive } => match clone {
+        MountKind::Bind {
+            source,
+            recursive,
+            copies,
+        } => match clone {
+            clone if *copies => copied_up(root, plan, source, clone),
             Some(clone) => attach_copy(root, plan, "bind", clone),
             None if plan.follows_host() => bind_linked(root, plan, source, *recursive),
             None => bind(root, plan, source, *recursive),
@@ -59,6 +64,23 @@ fn attach_copy(
 ) -> Result<(), RootfsError> {
     let target = target_like(root, plan, copy.as_fd())?;
     attach(plan, what, copy, target.as_fd()).map(drop)
+}
+
+/// A volume of the image: what the image has there, owner and mode included, in a directory of the container's own.
+fn copied_up(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    source: &Path,
+    clone: Option<Detached>,
+) -> Result<(), RootfsError> {
+    let clone = clone.map_or_else(|| Detached::clone_of(CWD, source), Ok);
+    let volume = clone.map_err(|error| no_source(plan, source, error))?;
+    let target = target::directory(root, &plan.destination)?;
+    fill(plan, volume.as_fd(), target.as_fd(), true)?;
+    let mode = rustix::fs::fstat(&target).map(|found| Mode::from_raw_mode(found.st_mode & 0o7777));
+    mode.and_then(|mode| rustix::fs::chmodat(&volume, c".", mode, AtFlags::empty()))
+        .map_err(|errno| failed(plan, "bind", errno.into()))?;
+    attach(plan, "bind", volume, target.as_fd()).map(drop)
 }
 
 /// A bind mount that stays linked with the host's mounts: made in one call, so that nothing mounted there meanwhile is
@@ -141,20 +163,20 @@ fn filesystem(
         .mount(Attr::empty())
         .map_err(|source| failed(plan, fs_type, source))?;
     if copies {
-        fill(plan, mount.as_fd(), target.as_fd(), data)?;
+        let keep_owner = !data.iter().any(|(key, _)| key == "uid" || key == "gid");
+        fill(plan, mount.as_fd(), target.as_fd(), keep_owner)?;
     }
     attach(plan, fs_type, mount, target.as_fd()).map(drop)
 }
 
-/// Before the tmpfs gets its attributes: it may become read only.
+/// Before the mount gets its attributes: it may become read only.
 fn fill(
     plan: &MountPlan,
-    tmpfs: BorrowedFd<'_>,
+    empty: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
-    data: &[(String, Option<String>)],
+    keep_owner: bool,
 ) -> Result<(), RootfsError> {
-    let keep_owner = !data.iter().any(|(key, _)| key == "uid" || key == "gid");
-    copy_up(target, tmpfs, keep_owner).map_err(|failed| RootfsError::CopyUp {
+    copy_up(target, empty, keep_owner).map_err(|failed| RootfsError::CopyUp {
         destination: plan.destination.clone(),
         path: plan.destination.join(failed.path).components().collect(),
         source: failed.source,

@@ -58,6 +58,7 @@ fn bind(mount: &MountPlan) -> Result<Option<Detached>, RootfsError> {
     let MountKind::Bind {
         source: path,
         recursive,
+        ..
     } = &mount.kind
     else {
         return Ok(None);

@@ -104,6 +104,7 @@ pub(crate) fn plan(
         bundle,
         spec,
         root,
+        copied_up: request.copied_up.into_iter().map(PathBuf::from).collect(),
         detached: shared_mounts(request.share_shm, pod)?,
         stdio,
         join: membership.joined,
