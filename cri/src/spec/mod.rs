@@ -147,9 +147,7 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<Plan, PlanError> {
     if privileged && !sandbox_security.is_some_and(|sandbox| sandbox.privileged) {
         return Err(PlanError::SandboxNotPrivileged);
     }
-    let sandbox_modes = sandbox_security
-        .and_then(|security| security.namespace_options.clone())
-        .unwrap_or_default();
+    let sandbox_modes = namespace_options(request.sandbox);
     let namespaces = namespaces::plan(&security, &sandbox_modes, request.host)?;
     let volumes = mounts::volumes(request.config)?;
     let mut mounts = mounts::plan(request, &volumes, &sandbox_modes, privileged);
