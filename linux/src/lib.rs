@@ -22,6 +22,7 @@ pub mod process;
 pub mod scheduler;
 pub mod seal;
 pub mod seccomp;
+pub mod shared_page;
 pub mod signal;
 pub mod socket;
 pub mod spawn;

@@ -11,6 +11,7 @@ use rustix::process::Pid;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 bitflags! {
@@ -98,14 +99,36 @@ pub fn clone(how: &Clone<'_>, child: impl FnOnce() -> u8) -> io::Result<Child> {
     }
 }
 
-/// Replaces the program of this process by the file at `path`. Returns only on failure.
-pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> io::Result<Infallible> {
-    let args = pointers(args);
-    let env = pointers(env);
-    // SAFETY: path is NUL terminated; both arrays hold pointers to NUL terminated strings that outlive the call and
-    // end with a null pointer, as execve(2) wants.
-    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
-    Err(io::Error::last_os_error())
+/// An execve(2) whose arguments are laid out already.
+#[derive(Debug)]
+pub struct Execve<'a> {
+    path: &'a CStr,
+    args: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    /// The pointers are into these.
+    strings: PhantomData<&'a [CString]>,
+}
+
+impl<'a> Execve<'a> {
+    /// Of the program at `path`.
+    #[must_use]
+    pub fn prepare(path: &'a CStr, args: &'a [CString], env: &'a [CString]) -> Self {
+        Self {
+            path,
+            args: pointers(args),
+            env: pointers(env),
+            strings: PhantomData,
+        }
+    }
+
+    /// Replaces the program of this process: one system call, and nothing is allocated. Returns only on failure.
+    #[must_use]
+    pub fn call(&self) -> io::Error {
+        // SAFETY: path is NUL terminated; both arrays hold pointers to NUL terminated strings that are borrowed for the
+        // object's life and end with a null pointer, as execve(2) wants.
+        unsafe { libc::execve(self.path.as_ptr(), self.args.as_ptr(), self.env.as_ptr()) };
+        io::Error::last_os_error()
+    }
 }
 
 /// Replaces the program of this process by the file `name` in the directory `dir`. Returns only on failure.
@@ -259,12 +282,44 @@ pub fn ensure_single_thread() -> io::Result<()> {
 
 /// Runs the child's closure; never returns into the copied stack of the parent.
 fn run_child<T>(child: impl FnOnce() -> u8) -> T {
+    // Where a panic would abort: see `trap`.
+    #[cfg(panic = "abort")]
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        trap()
+    }));
     let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(101);
     // Not with _exit(3): under a system call filter that denies the call, musl's repeats it for ever.
     // SAFETY: ends this process at once. No destructor and no exit handler of the parent's copied state runs, which
     // is what a forked copy needs: they belong to the parent.
     unsafe { libc::syscall(libc::SYS_exit_group, i32::from(code)) };
-    // In the end an instruction that no program may execute, which no filter is asked about.
+    trap()
+}
+
+/// Ends this process by an instruction that no program may execute, which no filter is asked about. Not by abort(3): that
+/// signals the thread by its number, and in a forked copy the C library knows only the number of the original.
+fn trap() -> ! {
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    // SAFETY: the undefined instruction ends the process by SIGILL, also one that blocks or ignores it (signal(7)).
+    unsafe {
+        std::arch::asm!("ud2", options(noreturn))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("udf #0", options(noreturn))
+    }
+    #[cfg(target_arch = "riscv64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("unimp", options(noreturn))
+    }
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        target_arch = "x86",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    )))]
     std::process::abort()
 }
 

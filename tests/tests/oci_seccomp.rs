@@ -1,6 +1,7 @@
 //! System call filters, as the container's process feels them.
 
 use coracle_tests::bundle::Bundle;
+use coracle_tests::wait::wait_until;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 use std::io::IoSliceMut;
@@ -201,17 +202,201 @@ fn bad_profiles_are_refused_by_field() {
 #[test]
 fn a_filter_that_denies_everything_fails_at_once() {
     let nothing = json!({"defaultAction": "SCMP_ACT_ERRNO"});
-    let no_word = deny(&["sendmsg", "exit", "exit_group"], "SCMP_ACT_ERRNO");
-    for (profile, no_new_privileges) in [(&nothing, true), (&nothing, false), (&no_word, true)] {
-        let mut bundle = bundle("true", profile.clone());
-        bundle.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
-        for command in [&["run"][..], &["run", "--detach"], &["create"]] {
-            let begun = Instant::now();
-            let said = bundle.call(command);
-            assert!(begun.elapsed() < Duration::from_secs(5), "{said:?}");
-            assert_ne!(said.code, 0, "{said:?}");
-            assert!(said.err.contains("linux.seccomp"), "{said:?}");
-            bundle.assert_nothing_left();
+    let no_word = deny(
+        &["execve", "sendmsg", "write", "exit", "exit_group"],
+        "SCMP_ACT_ERRNO",
+    );
+    for (profile, no_new_privileges) in [
+        (&nothing, true),
+        (&nothing, false),
+        (&no_word, true),
+        (&no_word, false),
+    ] {
+        // With a PID namespace of others it is loaded before the gate.
+        for own_pid_namespace in [true, false] {
+            let mut bundle = bundle("true", profile.clone());
+            bundle.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            if !own_pid_namespace {
+                bundle.namespaces(&["mount", "uts"]);
+            }
+            for command in [&["run"][..], &["run", "--detach"], &["start"]] {
+                let begun = Instant::now();
+                if command == ["start"] {
+                    bundle.create();
+                }
+                let said = bundle.call(command);
+                if command == ["start"] {
+                    assert_eq!(bundle.state()["status"], "stopped");
+                    bundle.ok(&["delete"]);
+                }
+                assert!(begun.elapsed() < Duration::from_secs(5), "{said:?}");
+                assert_ne!(said.code, 0, "{said:?}");
+                assert!(said.err.contains("linux.seccomp"), "{said:?}");
+                bundle.assert_nothing_left();
+            }
         }
     }
 }
+
+#[test]
+fn an_exec_under_a_filter_that_denies_everything_names_it() {
+    // What a shell needs that sleeps; the filter of the exec is that of the container.
+    let names = ["nanosleep", "clock_nanosleep"]
+        .iter()
+        .chain(STATIC_PROGRAM)
+        .chain(&["execve"]);
+    let mut bundle = bundle("", allow(&names.copied().collect::<Vec<_>>()));
+    bundle.spec["process"]["args"] = json!(["sleep", "1000"]);
+    bundle.spec["process"]["noNewPrivileges"] = json!(true);
+    bundle.start();
+    let mut spec = bundle.spec["process"].clone();
+    spec["args"] = json!(["true"]);
+    let process = bundle.path("process.json");
+    std::fs::write(&process, spec.to_string()).unwrap();
+    let exec = || bundle.say(&["exec", "--process", process.to_str().unwrap(), &bundle.id]);
+    assert_eq!(exec().code, 0, "{:?}", exec());
+    // The filter is read from the bundle's copy.
+    let copy = bundle.path("state").join(&bundle.id).join("config.json");
+    let mut stored: Value = serde_json::from_slice(&std::fs::read(&copy).unwrap()).unwrap();
+    stored["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ERRNO"});
+    std::fs::write(&copy, stored.to_string()).unwrap();
+    let begun = Instant::now();
+    let said = exec();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{said:?}");
+    assert_eq!(said.code, 255, "{said:?}");
+    assert!(said.err.contains("linux.seccomp"), "{said:?}");
+}
+
+/// Profiles that were written before these calls existed, or made for one program (faults of the field, A4). crun starts
+/// them; what no_new_privs does not spare is giving CAP_SYS_ADMIN up.
+#[test]
+fn a_start_needs_nothing_that_its_payload_does_not_need() {
+    let newer = ["close_range", "openat2", "faccessat2", "clone3", "statx", "rseq"];
+    let own = [
+        "access",
+        "close",
+        "fcntl",
+        "getcwd",
+        "newfstatat",
+        "prctl",
+        "read",
+        "recvmsg",
+        "sendmsg",
+        "setgroups",
+        "setresgid",
+        "setresuid",
+        "setuid",
+        "capget",
+        "seccomp",
+        "munmap",
+    ];
+    let each = newer.iter().chain(&own).map(|name| vec![*name]);
+    let all = [
+        newer.to_vec(),
+        own.to_vec(),
+        [newer.as_slice(), own.as_slice()].concat(),
+    ];
+    for denied in each.chain(all) {
+        for no_new_privileges in [true, false] {
+            for uid in [0, 1000] {
+                let mut bundle = bundle("", deny(&denied, "SCMP_ACT_ERRNO"));
+                bundle.spec["process"]["args"] = json!(["echo", "here"]);
+                bundle.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+                bundle.spec["process"]["user"] = json!({"uid": uid, "gid": uid});
+                let said = bundle.call(&["run"]);
+                assert_eq!(
+                    (said.code, said.out.as_str()),
+                    (0, "here\n"),
+                    "{denied:?} {no_new_privileges} {uid}: {said:?}"
+                );
+            }
+        }
+    }
+}
+
+/// As recorders of system calls make them (security-profiles-operator, oci-seccomp-bpf-hook): what the program called.
+#[test]
+fn a_recorded_profile_starts_its_program() {
+    for (no_new_privileges, of_the_runtime) in [(true, &["execve"][..]), (false, &["execve", "capset"])] {
+        let names: Vec<&str> = STATIC_PROGRAM.iter().chain(of_the_runtime).copied().collect();
+        let mut bundle = bundle("", allow(&names));
+        bundle.spec["process"]["args"] = json!(["echo", "here"]);
+        bundle.spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        let said = bundle.call(&["run"]);
+        assert_eq!(
+            (said.code, said.out.as_str()),
+            (0, "here\n"),
+            "{no_new_privileges}: {said:?}"
+        );
+        bundle.create();
+        bundle.ok(&["start"]);
+        wait_until("its word", || bundle.output() == "here\n");
+    }
+}
+
+/// Under the filter the process holds what it was given, and nothing of what it took to load that.
+#[test]
+fn the_privilege_to_load_a_filter_is_given_up() {
+    for uid in [0, 1000] {
+        for own_pid_namespace in [true, false] {
+            let mut bundle = bundle("cat /proc/self/status", deny(&["mkdir"], "SCMP_ACT_ERRNO"));
+            bundle.spec["process"]["noNewPrivileges"] = json!(false);
+            bundle.spec["process"]["user"] = json!({"uid": uid, "gid": uid});
+            if !own_pid_namespace {
+                bundle.namespaces(&["mount", "uts"]);
+            }
+            let said = bundle.call(&["run"]);
+            for set in ["CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"] {
+                let held = u64::from_str_radix(said.field(set), 16).unwrap();
+                assert_eq!(held & CAP_SYS_ADMIN, 0, "{set} {uid}: {said:?}");
+            }
+        }
+    }
+}
+
+/// What happens between the gate and the payload is told to whoever starts it (faults of the field, A18).
+#[test]
+fn a_program_that_is_gone_at_the_start_is_named() {
+    for seccomp in [json!(null), deny(&["write", "sendmsg"], "SCMP_ACT_ERRNO")] {
+        let mut bundle = bundle("true", seccomp);
+        bundle.spec["process"]["args"] = json!(["/bin/soon-gone"]);
+        std::fs::copy(bundle.root("bin/busybox"), bundle.root("bin/soon-gone")).unwrap();
+        bundle.create();
+        std::fs::remove_file(bundle.root("bin/soon-gone")).unwrap();
+        let error = bundle.fails(&["start"]);
+        assert!(
+            error.contains("/bin/soon-gone") && error.contains("No such file"),
+            "{error}"
+        );
+        assert_eq!(bundle.state()["status"], "stopped");
+        bundle.ok(&["delete"]);
+    }
+}
+
+fn allow(names: &[&str]) -> Value {
+    json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}]})
+}
+
+/// What Debian's static busybox calls from its first instruction to its end.
+const STATIC_PROGRAM: &[&str] = &[
+    "arch_prctl",
+    "brk",
+    "exit_group",
+    "getpid",
+    "getrandom",
+    "getuid",
+    "mprotect",
+    "newfstatat",
+    "fstat",
+    "prctl",
+    "prlimit64",
+    "readlink",
+    "rseq",
+    "set_robust_list",
+    "set_tid_address",
+    "uname",
+    "write",
+];
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;

@@ -11,7 +11,7 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
-    let launched = Launch::plan(global, args, true, true)?.create(global)?;
+    let launched = Launch::plan(global, args, true, true)?.create(global, None)?;
     launched.reservation.keep();
     Ok(0)
 }

@@ -38,6 +38,8 @@ pub(crate) enum CliError {
     PidFile { path: PathBuf, source: io::Error },
     #[error("protecting the descriptors that were left open")]
     Descriptors(#[source] io::Error),
+    #[error("{0} came before the container was started")]
+    Interrupted(&'static str),
     #[error("{doing}")]
     Foreground { doing: &'static str, source: io::Error },
     #[error("container {id} is not created but {status}: it cannot be started")]

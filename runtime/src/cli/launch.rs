@@ -1,17 +1,19 @@
 //! What `create` and `run` have in common: from flags to a container whose record is written.
 
+use super::signals::Ending;
 use super::{CliError, Global, hand_over};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use coracle_linux::pidfd::Pid;
 use coracle_runtime::spec::Loaded;
 use coracle_runtime::state::Reservation;
 use coracle_runtime::{
-    Container, ContainerId, CreateOptions, CreateRequest, Gate, Plan, RootSource, Stdio, plan, root_path,
-    spawn, spec,
+    Container, ContainerId, CreateOptions, CreateRequest, Creating, Gate, Plan, RootSource, Stdio, plan,
+    root_path, spawn, spec,
 };
 use oci_spec::runtime::Spec;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 
 /// Flags of `create` that `run` has too.
 pub(super) fn args(command: Command) -> Command {
@@ -80,6 +82,7 @@ impl Launch {
         reservation.write_spec(&loaded.text)?;
         let options = CreateOptions {
             gate: gate(&reservation, gated)?,
+            mark: Some(reservation.mark()),
             no_new_keyring: args.get_flag("no-new-keyring"),
             preserve_fds,
         };
@@ -109,12 +112,16 @@ impl Launch {
     }
 
     /// Creates the container and tells of it whom it concerns. When that fails everything is undone.
-    pub(super) fn create(self, global: &Global) -> Result<Launched, CliError> {
-        let container = spawn(self.plan)?.finish()?;
+    pub(super) fn create(self, global: &Global, ending: Option<&Ending>) -> Result<Launched, CliError> {
+        let creating = spawn(self.plan)?;
+        let mut container = match ending {
+            Some(ending) => finish(creating, ending)?,
+            None => creating.finish()?,
+        };
         for warning in &container.warnings {
             global.log.warn(warning);
         }
-        let published = self.publication.publish(&container, &self.reservation);
+        let published = self.publication.publish(&mut container, &self.reservation);
         if let Err(error) = published {
             super::delete::end(&container, &global.log);
             return Err(error);
@@ -124,6 +131,18 @@ impl Launch {
             reservation: self.reservation,
             terminal: self.terminal,
         })
+    }
+}
+
+/// Unless a request to end comes first: then it is undone.
+fn finish(mut creating: Creating, ending: &Ending) -> Result<Container, CliError> {
+    loop {
+        if let Poll::Ready(container) = creating.step()? {
+            return Ok(container);
+        }
+        if let Some(signal) = ending.wait_readable(creating.as_fd(), None)? {
+            return Err(CliError::Interrupted(signal.as_str()));
+        }
     }
 }
 
@@ -138,8 +157,9 @@ struct Publication {
 
 impl Publication {
     /// Writes its record, hands its descriptors over, and writes its pid file.
-    fn publish(self, container: &Container, reservation: &Reservation) -> Result<(), CliError> {
+    fn publish(self, container: &mut Container, reservation: &Reservation) -> Result<(), CliError> {
         reservation.write(&container.record(self.rootfs, self.own_pid_namespace)?)?;
+        container.recorded()?;
         if let (Some(socket), Some(console)) = (&self.console_socket, &container.console) {
             hand_over::send(socket, b"/dev/console", console.as_fd())?;
         }
@@ -173,7 +193,10 @@ fn wants_terminal(spec: &Spec) -> bool {
 
 fn gate(reservation: &Reservation, gated: bool) -> Result<Gate, CliError> {
     match gated {
-        true => Ok(Gate::Fifo(reservation.make_fifo()?)),
+        true => Ok(Gate::Fifo {
+            path: reservation.make_fifo()?,
+            last_words: reservation.last_words(),
+        }),
         false => Ok(Gate::Maker),
     }
 }

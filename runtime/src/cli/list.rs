@@ -4,7 +4,8 @@ use super::error::chain;
 use super::{CliError, Global};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use coracle_runtime::ContainerId;
-use coracle_runtime::state::{Status, StoreError};
+use coracle_runtime::features::OCI_VERSION;
+use coracle_runtime::state::{Status, StoreError, rfc3339};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::Write;
@@ -68,11 +69,11 @@ struct Row {
     owner: String,
 }
 
-/// One that is just being made or removed has no record; a broken one must not hide the others.
+/// A broken one must not hide the others.
 fn row_or_log(global: &Global, id: &ContainerId) -> Option<Row> {
     match row(global, id) {
         Ok(row) => Some(row),
-        Err(CliError::Store(StoreError::Missing(_))) => None,
+        Err(CliError::Store(StoreError::Missing(_))) => half_made_row(global, id),
         Err(error) => {
             global.log.warn(&format!("container {id}: {}", chain(&error)));
             None
@@ -95,6 +96,23 @@ fn row(global: &Global, id: &ContainerId) -> Result<Row, CliError> {
         created: record.created,
         annotations: record.annotations,
         owner: user_name(owner),
+    })
+}
+
+/// One that has no record is being made, or its maker was killed: `delete --force` ends it. Being removed, it is gone.
+fn half_made_row(global: &Global, id: &ContainerId) -> Option<Row> {
+    let half = global.store.half_made(id)?;
+    let found = std::fs::metadata(global.store.dir(id)).ok()?;
+    Some(Row {
+        oci_version: OCI_VERSION.to_owned(),
+        id: id.to_string(),
+        pid: 0,
+        status: Status::Creating,
+        bundle: half.bundle.unwrap_or_default(),
+        rootfs: PathBuf::new(),
+        created: found.modified().map(rfc3339).unwrap_or_default(),
+        annotations: HashMap::new(),
+        owner: user_name(found.uid()),
     })
 }
 

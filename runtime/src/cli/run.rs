@@ -1,9 +1,17 @@
 //! `run`: create and start in one, and wait for the end unless detached.
 
 use super::launch::{self, Launch};
+use super::signals::{Ending, Signals};
 use super::{CliError, Global, delete, foreground};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use std::os::fd::AsFd;
+use coracle_linux::pidfd;
+use coracle_runtime::Starting;
+use nix::sys::signal::Signal;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// How long a start may take after a request to end.
+const GRACE: Duration = Duration::from_secs(1);
 
 pub(super) fn command() -> Command {
     Command::new("run")
@@ -21,18 +29,16 @@ pub(super) fn command() -> Command {
 pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     let detach = args.get_flag("detach");
     // Signals that come while the container is being made are not lost: they are read, and passed on, later.
-    let signals = if detach {
-        None
-    } else {
-        Some(super::signals::Signals::block()?)
-    };
-    let mut launched = Launch::plan(global, args, detach, false)?.create(global)?;
+    let signals = if detach { None } else { Some(Signals::block()?) };
+    let ending = signals.as_ref().map(Signals::ending).transpose()?;
+    let mut launched = Launch::plan(global, args, detach, false)?.create(global, ending.as_ref())?;
     if let Some(console) = launched.container.console.as_ref().filter(|_| !detach) {
         // Before the payload can ask for it.
         super::console::take_size(console);
     }
     let started = launched.container.start().map_err(CliError::from);
-    let started = started.and_then(|starting| starting.finish().map_err(CliError::from));
+    let started =
+        started.and_then(|starting| finish(starting, launched.container.pidfd.as_fd(), ending.as_ref()));
     if let Err(error) = started {
         delete::end(&launched.container, &global.log);
         return Err(error);
@@ -51,4 +57,28 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
         delete::end(&launched.container, &global.log);
     }
     Ok(waited?.shell_code())
+}
+
+/// Until the payload runs. A request to end that comes meanwhile is passed on to it, unless that takes long: something
+/// else hangs then, a hook perhaps.
+fn finish(mut starting: Starting, process: BorrowedFd<'_>, ending: Option<&Ending>) -> Result<(), CliError> {
+    let Some(ending) = ending else {
+        return Ok(starting.finish()?);
+    };
+    let mut asked: Option<(Signal, Instant)> = None;
+    while starting.step()?.is_pending() {
+        let patience = asked.map(|(_, until)| until.saturating_duration_since(Instant::now()));
+        match (ending.wait_readable(starting.as_fd(), patience)?, asked) {
+            (_, Some((signal, until))) if Instant::now() >= until => {
+                return Err(CliError::Interrupted(signal.as_str()));
+            }
+            (Some(signal), _) => asked = Some((signal, Instant::now() + GRACE)),
+            (None, _) => {}
+        }
+    }
+    if let Some((signal, _)) = asked {
+        // It may have ended already; that is what is waited for next.
+        let _ = pidfd::send_signal_number(process, signal as i32);
+    }
+    Ok(())
 }

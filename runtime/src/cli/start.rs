@@ -24,10 +24,14 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     let status = record.status(&global.store.dir(&id))?;
     let process = record.process()?;
     let (Status::Created, Some(process)) = (status, process) else {
-        return Err(CliError::NotCreated {
-            id: id.to_string(),
-            status,
-        });
+        // It may have ended before its gate was opened, and said why.
+        return Err(global.store.last_words(&id).map_or_else(
+            || CliError::NotCreated {
+                id: id.to_string(),
+                status,
+            },
+            CliError::Exec,
+        ));
     };
     let fifo = global.store.fifo(&id);
     let failed = |source| CliError::Fifo {
@@ -37,6 +41,12 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
     let said = open_gate(&fifo, &process).map_err(failed)?;
     // Without its gate a container counts as started.
     std::fs::remove_file(&fifo).map_err(failed)?;
+    // Where a filter lets it say nothing, or before the gate was open, its last words are in a file.
+    let silent = said.as_ref().is_none_or(String::is_empty);
+    let said = match silent {
+        true => global.store.last_words(&id).or(said),
+        false => said,
+    };
     match said {
         None => Err(CliError::EndedBeforeStart),
         Some(error) if !error.is_empty() => {

@@ -3,7 +3,7 @@
 use super::StartError;
 use crate::hooks::{HookError, HookRun};
 use crate::id::ContainerId;
-use crate::payload::{FromMaker, ToMaker, wait_readable};
+use crate::payload::{FromMaker, LastWords, ToMaker, wait_readable};
 use crate::plan::HookPlan;
 use crate::state::{Facts, Record, RecordError, Status};
 use coracle_linux::cgroup::Cgroup;
@@ -30,23 +30,53 @@ pub struct Container {
     /// What could not be done as asked, as sentences for the log.
     pub warnings: Vec<String>,
     pub(super) facts: Facts,
-    pub(super) socket: Option<OwnedFd>,
+    pub(super) gate: OpenedBy,
+}
+
+/// Who lets the first process go on.
+#[derive(Debug)]
+pub(super) enum OpenedBy {
+    /// Its maker, over this socket.
+    Maker(OwnedFd, LastWords),
+    /// Somebody else, once the maker has said over this socket that there is a record.
+    Fifo(OwnedFd),
+    /// Whoever it was, it is done.
+    Done,
 }
 
 impl Container {
+    /// There is a record of it: a first process that waits for a fifo may outlive its maker from now on. Before, it dies
+    /// with it, so that nothing goes on that nobody knows of.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn recorded(&mut self) -> Result<(), StartError> {
+        let OpenedBy::Fifo(socket) = &self.gate else {
+            return Ok(());
+        };
+        let said = FromMaker::Recorded.send(socket.as_fd());
+        self.gate = OpenedBy::Done;
+        said.map_err(|source| match source.kind() {
+            io::ErrorKind::BrokenPipe => StartError::Ended,
+            _ => StartError::Channel(source),
+        })
+    }
+
     /// Lets the first process execute its payload.
     ///
     /// # Errors
     /// It was started before, waits for a fifo, or has ended.
     pub fn start(&mut self) -> Result<Starting, StartError> {
-        let socket = self.socket.take().ok_or(StartError::NotWaiting)?;
+        let OpenedBy::Maker(socket, words) = std::mem::replace(&mut self.gate, OpenedBy::Done) else {
+            return Err(StartError::NotWaiting);
+        };
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|errno| StartError::Channel(errno.into()))?;
         epoll::add(&epoll, &socket, EventData::new_u64(0), EventFlags::IN)
             .map_err(|errno| StartError::Channel(errno.into()))?;
         FromMaker::Start
             .send(socket.as_fd())
             .map_err(|source| match source.kind() {
-                io::ErrorKind::BrokenPipe => StartError::Ended,
+                io::ErrorKind::BrokenPipe => words.read().map_or(StartError::Ended, StartError::Exec),
                 _ => StartError::Channel(source),
             })?;
         let poststart = self.facts.hooks.poststart.clone();
@@ -57,6 +87,7 @@ impl Container {
         };
         Ok(Starting {
             socket: Some(socket),
+            words,
             epoll,
             poststart,
             state,
@@ -96,6 +127,7 @@ impl Container {
 pub struct Starting {
     /// Until its other end is closed by the execve.
     socket: Option<OwnedFd>,
+    words: LastWords,
     epoll: OwnedFd,
     poststart: Vec<HookPlan>,
     state: Vec<u8>,
@@ -122,6 +154,9 @@ impl Starting {
                     | ToMaker::SeccompListener(_)
                     | ToMaker::Warning(_),
                 ) => self.socket = None,
+            }
+            if let Some(text) = self.words.read() {
+                return Poll::Ready(Err(StartError::Exec(text)));
             }
             if !self.poststart.is_empty() {
                 let hooks = HookRun::start(

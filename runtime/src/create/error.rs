@@ -57,6 +57,17 @@ pub enum CreateError {
     /// The socket to the first process.
     #[error("talking to the container's first process")]
     Channel(#[source] io::Error),
+    /// The page for the first process's last words.
+    #[error("making a place for the first process's last words")]
+    LastWords(#[source] io::Error),
+    /// The mark that the cgroup is this container's.
+    #[error("making {path}")]
+    Mark {
+        /// The link.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The first process cannot be made.
     #[error("making the container's first process")]
     Clone(#[source] io::Error),

@@ -5,12 +5,13 @@
 use super::gate::Closed;
 use super::namespaces::{self, Joined};
 use crate::hooks::HookRun;
-use crate::identity;
-use crate::payload::{self, FromMaker, PayloadError, ToMaker, hand_over_listener, step};
+use crate::identity::{self, Confine};
+use crate::payload::{self, Execute, FromMaker, LastWords, PayloadError, ToMaker, hand_over_listener, step};
 use crate::plan::{Plan, Stdio};
 use crate::rootfs::{Prepared, Root, sysctl};
 use crate::state::{Facts, Status};
 use coracle_linux::cgroup::{Cgroup, Join};
+use coracle_linux::namespace::Namespaces;
 use coracle_linux::pidfd::{self, Pid, Signal};
 use coracle_linux::{prctl, process, signal};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -29,13 +30,17 @@ pub(super) struct Inherited<'a> {
     pub(super) cgroup: &'a Cgroup,
     pub(super) join: &'a Join,
     pub(super) socket: BorrowedFd<'a>,
+    pub(super) words: &'a LastWords,
     /// The maker's pidfd.
     pub(super) maker: BorrowedFd<'a>,
 }
 
 /// The process in between: its whole life. Returns its exit code.
 pub(super) fn between(inherited: Inherited<'_>, joined: &Joined) -> u8 {
-    let (socket, new) = (inherited.socket, super::in_clone(inherited.plan.namespaces.new));
+    let (socket, new) = (
+        inherited.socket,
+        namespaces::in_clone(inherited.plan.namespaces.new),
+    );
     let join = || {
         let entered = joined.enter().and_then(|()| joined.enter_pid_namespace());
         entered.map_err(step("joining namespaces"))
@@ -45,11 +50,14 @@ pub(super) fn between(inherited: Inherited<'_>, joined: &Joined) -> u8 {
 
 /// The first process: its whole life. Returns, with the exit code, only when the payload could not be executed.
 pub(super) fn main(inherited: Inherited<'_>, joined: Option<&Joined>) -> u8 {
-    let socket = inherited.socket;
+    let (socket, words) = (inherited.socket, inherited.words);
     match create(inherited, joined) {
         Ok(created) => created.start(),
+        Err(PayloadError::Said) => {}
         Err(error) => {
-            let _ = ToMaker::Failed(error.chain()).send(socket);
+            let text = error.chain();
+            words.say(&text);
+            let _ = ToMaker::Failed(text).send(socket);
         }
     }
     1
@@ -62,6 +70,32 @@ struct Created<'a> {
     program: CString,
     env: Vec<CString>,
     pid: Option<Pid>,
+    words: &'a LastWords,
+    /// Unless the filter is loaded.
+    confine: Option<Confine>,
+}
+
+/// When the filter is loaded: as late as can be, since it may deny whatever the payload itself does not need.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FilterBefore {
+    /// Its listener goes to an agent through the maker.
+    Ready,
+    /// Without no_new_privs it takes CAP_SYS_ADMIN to load it. Where the processes of others can look at this one, it does
+    /// not wait at the gate with that.
+    Gate,
+    Exec,
+}
+
+impl FilterBefore {
+    fn of(plan: &Plan) -> Option<Self> {
+        let filter = plan.seccomp.as_ref()?;
+        let unseen = plan.namespaces.new.contains(Namespaces::PID);
+        Some(match plan.identity.no_new_privileges() || unseen {
+            _ if filter.listener.is_some() => Self::Ready,
+            true => Self::Exec,
+            false => Self::Gate,
+        })
+    }
 }
 
 fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Created<'a>, PayloadError> {
@@ -71,6 +105,7 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
         cgroup,
         join,
         socket,
+        words,
         maker,
     } = inherited;
     reset_signals_and_umask()?;
@@ -94,49 +129,74 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     let pid = pid_on_host();
     let root = enter_root(&mut plan, cgroup, prepared, pid, socket)?;
     let env = payload::with_home(&plan.process.env, plan.process.uid);
-    let program = become_the_user(&plan, &env, socket)?;
+    let confine = become_the_user(&plan)?;
+    let program = payload::find_program(&plan.process.args[0], &env)?;
     // While its number is still its own: from here on nothing that owns a descriptor may be dropped.
     drop(root);
+    let place = FilterBefore::of(&plan);
+    let load = |wanted| match place == Some(wanted) {
+        true => load_filter(&plan, &confine, socket, words),
+        false => Ok(()),
+    };
+    load(FilterBefore::Ready)?;
     get_ready(&plan, &gate, socket)?;
+    load(FilterBefore::Gate)?;
     Ok(Created {
-        plan,
         gate,
         program,
         env,
         pid,
+        words,
+        confine: (place == Some(FilterBefore::Exec)).then_some(confine),
+        plan,
     })
 }
 
 impl Created<'_> {
     fn start(self) {
-        let Self {
-            plan,
-            gate,
-            program,
-            env,
-            pid,
-        } = self;
-        // A gate that does not open leaves nobody to tell.
-        if let Ok(opened) = gate.wait() {
-            let Err(error) = execute(&plan, &program, &env, pid);
-            opened.fail(&error.chain());
+        match self.gate.wait() {
+            Ok(opened) => {
+                let Err(error) = self.execute();
+                if !matches!(error, PayloadError::Said) {
+                    let text = error.chain();
+                    self.words.say(&text);
+                    opened.fail(&text);
+                }
+            }
+            Err(source) => self.words.say(&step("waiting to be started")(source).chain()),
         }
         // What it owned is closed already (close_all_but), and the process ends here.
-        std::mem::forget(plan);
+        std::mem::forget(self);
+    }
+
+    fn execute(&self) -> Result<Infallible, PayloadError> {
+        let plan = &self.plan;
+        let hooks = &plan.hooks.start_container;
+        if !hooks.is_empty() {
+            HookRun::start(hooks.clone(), state(plan, Status::Created, self.pid))?.finish()?;
+        }
+        let execute = Execute::prepare(&self.program, &plan.process.args, &self.env, self.words);
+        let Some(filter) = &plan.seccomp else {
+            return execute.run();
+        };
+        if let Some(confine) = &self.confine {
+            payload::confine(confine, filter, self.words, |_| Ok(()))?;
+        }
+        execute.run_filtered()
     }
 }
 
-fn execute(
+fn load_filter(
     plan: &Plan,
-    program: &CString,
-    env: &[CString],
-    pid: Option<Pid>,
-) -> Result<Infallible, PayloadError> {
-    let hooks = &plan.hooks.start_container;
-    if !hooks.is_empty() {
-        HookRun::start(hooks.clone(), state(plan, Status::Created, pid))?.finish()?;
-    }
-    payload::execute(program, &plan.process.args, env)
+    confine: &Confine,
+    socket: BorrowedFd<'_>,
+    words: &LastWords,
+) -> Result<(), PayloadError> {
+    plan.seccomp.as_ref().map_or(Ok(()), |filter| {
+        payload::confine(confine, filter, words, |listener| {
+            hand_over_listener(listener, socket)
+        })
+    })
 }
 
 fn reset_signals_and_umask() -> Result<(), PayloadError> {
@@ -252,20 +312,19 @@ fn set_names(plan: &Plan) -> Result<(), PayloadError> {
     Ok(())
 }
 
-/// Gives the process its identity, and then looks for its program with the rights of that identity.
-fn become_the_user(plan: &Plan, env: &[CString], socket: BorrowedFd<'_>) -> Result<CString, PayloadError> {
+/// Gives the process its identity.
+fn become_the_user(plan: &Plan) -> Result<Confine, PayloadError> {
     payload::give_streams(plan.process.uid);
     let prepared = identity::prepare(&plan.identity, &plan.process.cwd)?;
-    identity::assume(
+    Ok(identity::assume(
         &plan.identity,
         &prepared,
         plan.seccomp.as_ref(),
-        &mut |listener| hand_over_listener(listener, socket),
-    )?;
-    Ok(payload::find_program(&plan.process.args[0], env)?)
+    )?)
 }
 
-/// Closes every descriptor of the maker's but the gate and those that the payload is to have (CVE-2024-21626).
+/// Closes every descriptor of the maker's but the gate and those that the payload is to have (CVE-2024-21626). A process
+/// that may outlive its maker does so only when there is a record of it; else the end of the socket ends it.
 fn get_ready(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
     let preserved = plan.options.preserve_fds;
     process::keep_on_exec(preserved).map_err(step("keeping the descriptors of preserve-fds"))?;
@@ -273,7 +332,15 @@ fn get_ready(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(
     ToMaker::Ready
         .send(socket)
         .map_err(step("reporting that it is ready"))?;
-    process::close_all_but(&gate.fds(), 3 + preserved).map_err(step("closing descriptors"))
+    let mut kept = gate.fds();
+    kept.push(socket);
+    process::close_all_but(&kept, 3 + preserved).map_err(step("closing descriptors"))?;
+    if gate.outlives_maker() {
+        FromMaker::Recorded
+            .expect(socket)
+            .map_err(step("waiting to be recorded"))?;
+    }
+    Ok(())
 }
 
 fn state(plan: &Plan, status: Status, pid: Option<Pid>) -> Vec<u8> {

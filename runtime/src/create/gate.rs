@@ -30,7 +30,7 @@ pub(super) enum Opened<'a> {
 impl<'a> Closed<'a> {
     /// Takes hold of the gate while the host's files are still in sight.
     pub(super) fn take(gate: &Gate, socket: BorrowedFd<'a>) -> io::Result<Self> {
-        let Gate::Fifo(path) = gate else {
+        let Gate::Fifo { path, .. } = gate else {
             return Ok(Self::Maker(socket));
         };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -39,6 +39,11 @@ impl<'a> Closed<'a> {
             fifo,
             proc: private_proc()?,
         })
+    }
+
+    /// Whether the maker may leave before it is opened.
+    pub(super) fn outlives_maker(&self) -> bool {
+        matches!(self, Self::Fifo { .. })
     }
 
     /// The descriptors it needs to stay open.
@@ -50,17 +55,17 @@ impl<'a> Closed<'a> {
     }
 
     /// Waits until it is opened.
-    pub(super) fn wait(self) -> io::Result<Opened<'a>> {
+    pub(super) fn wait(&self) -> io::Result<Opened<'a>> {
         match self {
             Self::Maker(socket) => {
-                FromMaker::Start.expect(socket)?;
-                Ok(Opened::Maker(socket))
+                FromMaker::Start.expect(*socket)?;
+                Ok(Opened::Maker(*socket))
             }
             Self::Fifo { fifo, proc } => {
                 let name = format!("self/fd/{}", fifo.as_raw_fd());
                 // Waits for a reader (fifo(7)).
                 let open =
-                    || rustix::fs::openat(&proc, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+                    || rustix::fs::openat(proc, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
                 Ok(Opened::Fifo(rustix::io::retry_on_intr(open)?))
             }
         }

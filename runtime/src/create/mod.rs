@@ -16,20 +16,22 @@
 //!   Hooks:
 //!    prestart, createRuntime hooks
 //!    HooksDone ---------------------------------> createContainer hooks, pivot_root, masks, names, sysctls
-//!                                                 identity, capabilities, seccomp
+//!                                                 identity, capabilities
 //!   Serve:                                 <----- SeccompListener (only if the filter notifies an agent)
 //!    ListenerTaken ----------------------------->
 //!                                          <----- Ready
-//!    Created(container)                           waits at the gate: this socket, or the exec fifo
+//!    Created(container)                           closes the maker's descriptors
+//!  Container::recorded():
+//!    Recorded (only with an exec fifo) ---------> waits at the gate: this socket, or the exec fifo
 //!  Container::start():
-//!    Start -------------------------------------> startContainer hooks, execve
-//!    poststart hooks                       <----- end of stream: the payload runs
+//!    Start -------------------------------------> startContainer hooks, seccomp, execve
+//!    poststart hooks                       <----- end of stream: the payload runs, or has left its last words
 //! ```
 //! The maker's side is a list of stages. A stage that has to wait (the hooks today; a cgroup manager that answers later,
 //! like systemd) puts its descriptor into the epoll of [`Creating`] and is pending: `spawn` returns there too.
 //!
 //! Wherever the first process fails, it says `Failed` and exits; wherever the maker fails, or drops what it holds, it
-//! kills and collects the first process and removes the cgroup. Until it is ready, the first process dies with its maker.
+//! kills and collects the first process, removes the cgroup and runs the poststop hooks. Until there is a record of it, the first process dies with its maker.
 //!
 //! In a joined PID namespace the processes of other containers see the first process from its first moment on, while it
 //! can still reach the host's files. It is not dumpable, which keeps out every process that lacks CAP_SYS_PTRACE in the
@@ -42,11 +44,13 @@
 //! `Go` then too: the two share their end of the socket, and nothing the first process says may arrive before its maker
 //! knows of it.
 
+mod clone;
 mod container;
 mod error;
 mod first_process;
 mod gate;
 mod namespaces;
+mod undo;
 
 pub use container::{Container, Starting};
 pub use error::{CreateError, StartError};
@@ -54,20 +58,20 @@ pub use error::{CreateError, StartError};
 use crate::cgroup::{self, CgroupPlan};
 use crate::hooks::HookRun;
 use crate::id::ContainerId;
-use crate::payload::{Birth, FromMaker, ToMaker, give_streams_into, wait_readable};
+use crate::payload::{Birth, FromMaker, LastWords, ToMaker, wait_readable};
 use crate::plan::{Gate, IdMaps, Plan};
-use crate::rootfs::{self, Prepared};
+use crate::rootfs;
 use crate::seccomp::Listener;
 use crate::state::{Facts, Status};
+use clone::Unborn;
+use container::OpenedBy;
 use coracle_linux::cgroup::Cgroup;
-use coracle_linux::namespace::Namespaces;
-use coracle_linux::pidfd::{self, Pid};
-use coracle_linux::process::{self, Child, Clone, Exit};
+use coracle_linux::pidfd::Pid;
+use coracle_linux::process::{Child, Exit};
 use coracle_linux::socket;
-use first_process::Inherited;
-use namespaces::Joined;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::task::{Poll, ready};
 
 /// A container that is being created. Poll its descriptor, then [`step`](Self::step).
@@ -89,6 +93,8 @@ pub struct Creating {
     waits_for_go: bool,
     waits_for_maker: bool,
     has_filter: bool,
+    words: LastWords,
+    mark: Option<PathBuf>,
 }
 
 /// What the maker does next, in this order. The hooks come while the first process is served, which goes on after them.
@@ -102,15 +108,8 @@ enum Stage {
     Serve,
     /// The hooks of the runtime run, and the first process waits for them. Undone by their end.
     Hooks(Box<HookRun>),
-}
-
-/// What the first process is to be born with.
-#[derive(Debug)]
-struct Unborn {
-    plan: Plan,
-    joined: Joined,
-    prepared: Prepared,
-    socket: OwnedFd,
+    /// It has failed: what hooks have set up, the poststop hooks take down.
+    Undo(CreateError, Box<HookRun>),
 }
 
 /// Begins a creation and takes it as far as it goes without waiting, to the container's first process at the latest.
@@ -145,6 +144,12 @@ impl Creating {
             waits_for_go: plan.namespaces.first_process_waits(),
             waits_for_maker: plan.options.gate == Gate::Maker,
             has_filter: plan.seccomp.is_some(),
+            words: match &plan.options.gate {
+                Gate::Maker => LastWords::anonymous(),
+                Gate::Fifo { last_words, .. } => LastWords::in_file(last_words),
+            }
+            .map_err(CreateError::LastWords)?,
+            mark: plan.options.mark.clone(),
             stage: Stage::MakeCgroup(Box::new(Unborn {
                 plan,
                 joined,
@@ -166,8 +171,14 @@ impl Creating {
     /// Says what failed, in the first process too. What was made is undone.
     pub fn step(&mut self) -> Poll<Result<Container, CreateError>> {
         loop {
-            if let Some(container) = ready!(self.advance())? {
-                return Poll::Ready(Ok(container));
+            match ready!(self.advance()) {
+                Ok(None) => {}
+                Ok(Some(container)) => return Poll::Ready(Ok(container)),
+                Err(error) => {
+                    if let Some(undone) = self.undo(error) {
+                        return Poll::Ready(Err(undone));
+                    }
+                }
             }
         }
     }
@@ -194,6 +205,14 @@ impl Creating {
                     return Poll::Pending;
                 }
                 self.send(FromMaker::HooksDone)?;
+            }
+            Stage::Undo(error, mut hooks) => {
+                // A failure to undo does not take the place of what failed first.
+                if matches!(hooks.step(), Poll::Pending) {
+                    self.stage = Stage::Undo(error, hooks);
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Err(error));
             }
         }
         Poll::Ready(Ok(None))
@@ -252,6 +271,10 @@ impl Creating {
 
     fn created(&mut self) -> Result<Container, CreateError> {
         let socket = self.socket.try_clone().map_err(CreateError::Channel)?;
+        let words = std::mem::replace(
+            &mut self.words,
+            LastWords::anonymous().map_err(CreateError::LastWords)?,
+        );
         let (Some(process), Some(cgroup)) = (self.birth.take(), self.cgroup.take()) else {
             return Err(self.died());
         };
@@ -263,13 +286,19 @@ impl Creating {
             console: self.console.take(),
             warnings: std::mem::take(&mut self.warnings),
             facts: std::mem::take(&mut self.facts),
-            socket: self.waits_for_maker.then_some(socket),
+            gate: match self.waits_for_maker {
+                true => OpenedBy::Maker(socket, words),
+                false => OpenedBy::Fifo(socket),
+            },
         })
     }
 
     /// The first process ended without a word: the kernel killed it, or somebody did.
     fn died(&self) -> CreateError {
         let exit = self.birth.exit();
+        if let Some(text) = self.words.read() {
+            return CreateError::FirstProcess(text);
+        }
         let killed = self.cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills().ok()?);
         match exit {
             Some(Exit::Signal(_)) if killed.is_some_and(|count| count > 0) => CreateError::OutOfMemory,
@@ -281,69 +310,14 @@ impl Creating {
     fn make_cgroup(&mut self, plan: &CgroupPlan) -> Result<(), CreateError> {
         let created = cgroup::create(plan)?;
         self.cgroup = Some(created.cgroup);
+        if let Some(mark) = &self.mark {
+            std::os::unix::fs::symlink(&self.facts.bundle, mark).map_err(|source| CreateError::Mark {
+                path: mark.clone(),
+                source,
+            })?;
+        }
         self.warnings.extend(created.warnings);
         Ok(())
-    }
-
-    fn clone_first_process(&mut self, unborn: Unborn) -> Result<(), CreateError> {
-        let Unborn {
-            plan,
-            joined,
-            prepared,
-            socket,
-        } = unborn;
-        let Some(cgroup) = &self.cgroup else { return Ok(()) };
-        let join = cgroup.join()?;
-        if let Some(maps) = &self.id_maps {
-            give_streams_into(&maps.uid, &plan.stdio, plan.process.uid);
-        }
-        let in_between = plan.namespaces.needs_process_between();
-        let how = Clone {
-            namespaces: if in_between {
-                Namespaces::empty()
-            } else {
-                in_clone(plan.namespaces.new)
-            },
-            cgroup: join.into.as_ref().map(AsFd::as_fd),
-            sibling: false,
-        };
-        // A PID namespace is joined for children only: the maker goes in for the length of the clone.
-        let pid_namespace = joined.pid_namespace().filter(|_| !in_between);
-        let home = pid_namespace.map(namespaces::visit_pid_namespace).transpose()?;
-        let maker = pidfd::open(rustix::process::getpid()).map_err(CreateError::Clone)?;
-        let made = process::clone(&how, || {
-            let inherited = Inherited {
-                plan,
-                prepared,
-                cgroup,
-                join: &join,
-                socket: socket.as_fd(),
-                maker: maker.as_fd(),
-            };
-            match in_between {
-                true => first_process::between(inherited, &joined),
-                false => first_process::main(inherited, Some(&joined)),
-            }
-        });
-        let left = home.map(namespaces::PidNamespaceVisit::leave).transpose();
-        let made = made.map_err(CreateError::Clone)?;
-        self.birth = match in_between {
-            true => Birth::through(made),
-            false => Birth::direct(made),
-        };
-        left.map(drop)
-    }
-
-    /// Lets the first process begin, once it is known and has its ids.
-    fn let_go(&mut self) -> Result<(), CreateError> {
-        let Some(process) = self.birth.process().filter(|_| self.waits_for_go) else {
-            return Ok(());
-        };
-        self.waits_for_go = false;
-        if let Some(maps) = self.id_maps.take() {
-            namespaces::map_ids(process.pid, &maps)?;
-        }
-        self.send(FromMaker::Go)
     }
 
     fn send(&self, message: FromMaker) -> Result<(), CreateError> {
@@ -362,31 +336,8 @@ fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>) -> Result<(), CreateError> {
         .map_err(|errno| CreateError::Channel(errno.into()))
 }
 
-/// The namespaces that are made by the clone itself. The cgroup namespace is made after the process has joined its
-/// cgroups, the time namespace after its offsets are written.
-fn in_clone(new: Namespaces) -> Namespaces {
-    new.difference(Namespaces::CGROUP | Namespaces::TIME)
-}
-
 impl AsFd for Creating {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
-    }
-}
-
-impl Drop for Creating {
-    /// Undoes what was made, in reverse. After success nothing is left here to undo.
-    fn drop(&mut self) {
-        self.stage = Stage::Serve;
-        let state = self.birth.process().map(|_| self.state(Status::Stopped));
-        self.birth.end(self.socket.as_fd());
-        if let Some(cgroup) = self.cgroup.take() {
-            let _ = cgroup.remove();
-        }
-        // What hooks before it have set up, these take down (runtime.md, "Lifecycle", 5 to 13).
-        let hooks = std::mem::take(&mut self.facts.hooks.poststop);
-        if let Some(state) = state.filter(|_| !hooks.is_empty()) {
-            let _ = HookRun::start_all(hooks, state).and_then(HookRun::finish);
-        }
     }
 }

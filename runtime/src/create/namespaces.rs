@@ -165,3 +165,9 @@ pub(super) fn name(kind: Namespaces) -> &'static str {
         _ => "unknown",
     }
 }
+
+/// The namespaces that are made by the clone itself. The cgroup namespace is made after the process has joined its
+/// cgroups, the time namespace after its offsets are written.
+pub(super) fn in_clone(new: Namespaces) -> Namespaces {
+    new.difference(Namespaces::CGROUP | Namespaces::TIME)
+}

@@ -5,7 +5,7 @@
 
 use super::plan::ExecPlan;
 use crate::identity::{self, IdentityPlan, Prepared};
-use crate::payload::{self, FromMaker, PayloadError, ToMaker, hand_over_listener, step};
+use crate::payload::{self, Execute, FromMaker, LastWords, PayloadError, ToMaker, hand_over_listener, step};
 use crate::plan::{ProcessPlan, Stdio};
 use crate::rootfs::console;
 use crate::seccomp::Filter;
@@ -20,10 +20,16 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// The process in between: its whole life. Returns its exit code.
-pub(super) fn between(plan: ExecPlan, namespaces: Namespaces, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
+pub(super) fn between(
+    plan: ExecPlan,
+    namespaces: Namespaces,
+    cgroup: &Join,
+    socket: BorrowedFd<'_>,
+    words: &LastWords,
+) -> u8 {
     let joined = || join(plan, namespaces, cgroup, socket);
     payload::live_between(socket, Namespaces::empty(), joined, |joined| {
-        main(&joined, cgroup, socket)
+        main(&joined, cgroup, socket, words)
     })
 }
 
@@ -87,9 +93,10 @@ fn join(
 }
 
 /// The payload's process: its whole life. Returns, with the exit code, only when the payload could not be executed.
-fn main(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
-    match execute(joined, cgroup, socket) {
+fn main(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>, words: &LastWords) -> u8 {
+    match execute(joined, cgroup, socket, words) {
         Ok(never) => match never {},
+        Err(PayloadError::Said) => 255,
         Err(error) => {
             let _ = ToMaker::Failed(error.chain()).send(socket);
             255
@@ -97,7 +104,12 @@ fn main(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> u8 {
     }
 }
 
-fn execute(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<Infallible, PayloadError> {
+fn execute(
+    joined: &Joined,
+    cgroup: &Join,
+    socket: BorrowedFd<'_>,
+    words: &LastWords,
+) -> Result<Infallible, PayloadError> {
     let preserved = joined.preserve_fds;
     payload::begin_session()?;
     if joined.process.terminal.is_some() {
@@ -108,16 +120,19 @@ fn execute(joined: &Joined, cgroup: &Join, socket: BorrowedFd<'_>) -> Result<Inf
     FromMaker::Go
         .expect(socket)
         .map_err(step("waiting for the maker"))?;
-    identity::assume(
-        &joined.identity,
-        &joined.prepared,
-        joined.seccomp.as_ref(),
-        &mut |listener| hand_over_listener(listener, socket),
-    )?;
+    let filter = joined.seccomp.as_ref();
+    let confine = identity::assume(&joined.identity, &joined.prepared, filter)?;
     let program = payload::find_program(&joined.process.args[0], &joined.env)?;
     process::keep_on_exec(preserved).map_err(step("keeping the descriptors of preserve-fds"))?;
     process::close_all_but(&[socket], 3 + preserved).map_err(step("closing descriptors"))?;
-    payload::execute(&program, &joined.process.args, &joined.env)
+    let execute = Execute::prepare(&program, &joined.process.args, &joined.env, words);
+    let Some(filter) = filter else {
+        return execute.run();
+    };
+    payload::confine(&confine, filter, words, |listener| {
+        hand_over_listener(listener, socket)
+    })?;
+    execute.run_filtered()
 }
 
 /// On the processors of `execCPUAffinity`, or on all there are. What counts processes comes after the clone.

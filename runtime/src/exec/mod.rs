@@ -32,7 +32,7 @@ mod plan;
 pub use error::ExecError;
 pub use plan::{ExecPlan, ExecRequest, plan};
 
-use crate::payload::{Birth, FromMaker, ToMaker, wait_readable};
+use crate::payload::{Birth, FromMaker, LastWords, ToMaker, wait_readable};
 use crate::seccomp::Listener;
 use coracle_linux::pidfd::Pid;
 use coracle_linux::process::{self, Child, Clone};
@@ -49,6 +49,7 @@ pub struct Executing {
     listener: Option<Listener>,
     state: Vec<u8>,
     warnings: Vec<String>,
+    words: LastWords,
 }
 
 /// A process that runs its payload: a child of its maker, who collects it.
@@ -78,8 +79,9 @@ pub fn spawn(mut plan: ExecPlan) -> Result<Executing, ExecError> {
         cgroup: cgroup.into.as_ref().map(AsFd::as_fd),
         ..Clone::default()
     };
+    let words = LastWords::anonymous().map_err(ExecError::Channel)?;
     let between = process::clone(&how, || {
-        additional_process::between(plan, namespaces, &cgroup, theirs.as_fd())
+        additional_process::between(plan, namespaces, &cgroup, theirs.as_fd(), &words)
     });
     Ok(Executing {
         socket: ours,
@@ -88,6 +90,7 @@ pub fn spawn(mut plan: ExecPlan) -> Result<Executing, ExecError> {
         listener,
         state,
         warnings: Vec::new(),
+        words,
     })
 }
 
@@ -131,6 +134,9 @@ impl Executing {
     }
 
     fn running(&mut self) -> Result<Process, ExecError> {
+        if let Some(text) = self.words.read() {
+            return Err(ExecError::Process(text));
+        }
         let Some(Child { pid, pidfd }) = self.birth.take() else {
             return Err(ExecError::Died(self.birth.exit()));
         };

@@ -88,8 +88,9 @@ impl CapabilitySets {
         thread::set_capabilities(None, sets).map_err(refused(FIELD, "give away"))
     }
 
-    /// Sets the other four, as far as this process may: what it does not hold, it cannot give.
-    pub(super) fn apply(&self) -> Result<(), IdentityError> {
+    /// Sets the other four, as far as this process may: what it does not hold, it cannot give. Where a filter will need
+    /// CAP_SYS_ADMIN and these sets lack it, it stays permitted, as the [`Privilege`] that is returned.
+    pub(super) fn apply(&self, for_filter: bool) -> Result<Option<Privilege>, IdentityError> {
         let held = thread::capabilities(None).map_err(refused(FIELD, "read the own ones"))?;
         let permitted = self.permitted & held.permitted;
         let sets = thread::CapabilitySets {
@@ -97,9 +98,20 @@ impl CapabilitySets {
             effective: self.effective & permitted,
             inheritable: self.inheritable & (held.permitted | held.inheritable),
         };
-        thread::set_capabilities(None, sets).map_err(refused(FIELD, "set"))?;
+        let admin = CapabilitySet::SYS_ADMIN & held.permitted;
+        let privilege = (for_filter && !sets.effective.contains(admin)).then(|| Privilege {
+            raised: thread::CapabilitySets {
+                permitted: permitted | admin,
+                effective: sets.effective | admin,
+                ..sets
+            },
+            given_up: sets,
+        });
+        let now = privilege.as_ref().map_or(sets, Privilege::kept);
+        thread::set_capabilities(None, now).map_err(refused(FIELD, "set"))?;
         thread::set_keep_capabilities(false).map_err(refused(FIELD, "end keeping them"))?;
-        self.raise_ambient(sets.permitted & sets.inheritable)
+        self.raise_ambient(sets.permitted & sets.inheritable)?;
+        Ok(privilege)
     }
 
     fn raise_ambient(&self, possible: CapabilitySet) -> Result<(), IdentityError> {
@@ -111,5 +123,30 @@ impl CapabilitySets {
                 .map_err(refused(FIELD, "raise in the ambient set"))?;
         }
         Ok(())
+    }
+}
+
+/// CAP_SYS_ADMIN beside the sets of a process, for one call: to load a filter without no_new_privs (seccomp(2)).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Privilege {
+    raised: thread::CapabilitySets,
+    given_up: thread::CapabilitySets,
+}
+
+impl Privilege {
+    /// Permitted, so that it can be raised, and of no effect yet.
+    fn kept(&self) -> thread::CapabilitySets {
+        thread::CapabilitySets {
+            permitted: self.raised.permitted,
+            ..self.given_up
+        }
+    }
+
+    pub(super) fn raise(&self) -> Result<(), IdentityError> {
+        thread::set_capabilities(None, self.raised).map_err(refused(FIELD, "raise CAP_SYS_ADMIN"))
+    }
+
+    pub(super) fn give_up(&self) -> std::io::Result<()> {
+        Ok(thread::set_capabilities(None, self.given_up)?)
     }
 }

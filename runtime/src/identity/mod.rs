@@ -1,15 +1,16 @@
 //! Who the container's process is: user, groups, capabilities, limits, and what it may still gain.
 //!
-//! [`plan`] checks the fields of `process`; [`before_root`] does what needs the host's /proc; [`prepare`] and [`assume`]
-//! are the last things before the gate and execve. Their order is not free:
+//! [`plan`] checks the fields of `process`; [`before_root`] does what needs the host's /proc; [`prepare`], [`assume`] and
+//! [`Confine`] are the last things before the gate and execve. Their order is not free:
 //!
 //! 1. The bounding set: it needs CAP_SETPCAP.
 //! 2. Working directory as root first: the container's user may not be able to reach it; the other way round on a
 //!    file system that trusts no root (NFS), so again as the user. It must be inside the root (CVE-2024-21626).
 //! 3. rlimits, scheduler: raising them needs capabilities that go away below, and some of them hold up a clone.
-//! 4. Without no_new_privs, the filter needs CAP_SYS_ADMIN, so it is installed now, and must allow what follows.
-//! 5. Keepcaps, else the change of user empties the permitted set. Groups before the user, who may not set them.
-//! 6. The capability sets, then no_new_privs, then the filter when it was not installed before: as late as can be.
+//! 4. Keepcaps, else the change of user empties the permitted set. Groups before the user, who may not set them.
+//! 5. The capability sets and no_new_privs. Without the latter the filter needs CAP_SYS_ADMIN, which stays permitted.
+//! 6. The filter ([`Confine`]), when all else is done: of what follows, it has to allow the one call that gives
+//!    CAP_SYS_ADMIN up, where that was kept, and the execve.
 
 mod capabilities;
 mod limits;
@@ -24,6 +25,7 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{self, CapabilitySet};
 
 use crate::seccomp::Filter;
+use capabilities::Privilege;
 pub(crate) use capabilities::{CapabilitySets, known};
 
 /// The checked form of `process`, as far as it is about identity.
@@ -88,6 +90,12 @@ pub enum IdentityError {
 
 /// umask without a field: the one runc sets, whatever the daemon's is.
 const DEFAULT_UMASK: u32 = 0o022;
+
+impl IdentityPlan {
+    pub(crate) fn no_new_privileges(&self) -> bool {
+        self.no_new_privileges
+    }
+}
 
 /// Checks the identity fields of `process`. Pure.
 ///
@@ -187,9 +195,7 @@ pub(crate) fn give_away(plan: &IdentityPlan, filter: Option<&Filter>) -> Result<
         .keep_beside(needed.map(|(capability, _)| capability).collect())
 }
 
-/// Gives this process, which has one thread, the identity of `plan`.
-/// `hand_over` gets the notification descriptor of a filter that has one, at once: whatever system call comes next may
-/// be one that waits for the agent behind it.
+/// Gives this process, which has one thread, the identity of `plan`, all but the filter.
 ///
 /// # Errors
 /// The field whose step the kernel refused. The process is then of no use and must end.
@@ -197,13 +203,9 @@ pub(crate) fn assume(
     plan: &IdentityPlan,
     prepared: &Prepared,
     filter: Option<&Filter>,
-    hand_over: &mut dyn FnMut(OwnedFd) -> std::io::Result<()>,
-) -> Result<(), IdentityError> {
+) -> Result<Confine, IdentityError> {
     limits::apply(&plan.rlimits)?;
     plan.schedule.apply()?;
-    if let Some(filter) = filter.filter(|_| !plan.no_new_privileges) {
-        install(filter, hand_over)?;
-    }
     thread::set_keep_capabilities(true)
         .map_err(refused("process.capabilities", "keep over the change of user"))?;
     set_user(plan)?;
@@ -212,27 +214,51 @@ pub(crate) fn assume(
         change_directory_as_user(cwd)?;
     }
     verify_inside(cwd)?;
-    plan.capabilities.apply()?;
+    let needs_privilege = filter.is_some() && !plan.no_new_privileges;
+    let privilege = plan.capabilities.apply(needs_privilege)?;
     if plan.no_new_privileges {
         let field = "process.noNewPrivileges";
         coracle_linux::prctl::set_no_new_privs().map_err(|source| refusal(field, "set", source))?;
     }
-    if let Some(filter) = filter.filter(|_| plan.no_new_privileges) {
-        install(filter, hand_over)?;
-    }
-    Ok(())
+    Ok(Confine { privilege })
 }
 
-fn install(
-    filter: &Filter,
-    hand_over: &mut dyn FnMut(OwnedFd) -> std::io::Result<()>,
-) -> Result<(), IdentityError> {
-    let field = "linux.seccomp";
-    let listener = coracle_linux::seccomp::install(&filter.program, filter.flags)
-        .map_err(|source| refusal(field, "install the filter", source))?;
-    listener.map_or(Ok(()), |listener| {
-        hand_over(listener).map_err(|source| refusal(field, "hand the listener over", source))
-    })
+/// What is left of an identity: its filter.
+#[derive(Debug)]
+pub(crate) struct Confine {
+    /// Kept to load the filter with.
+    privilege: Option<Privilege>,
+}
+
+impl Confine {
+    /// Loads the filter. `hand_over` gets the notification descriptor of one that has it, at once: whatever system call
+    /// comes next may be one that waits for the agent behind it.
+    ///
+    /// # Errors
+    /// The kernel refused it, or the listener could not be handed over.
+    pub(crate) fn load(
+        &self,
+        filter: &Filter,
+        hand_over: impl FnOnce(OwnedFd) -> std::io::Result<()>,
+    ) -> Result<(), IdentityError> {
+        if let Some(privilege) = &self.privilege {
+            privilege.raise()?;
+        }
+        let field = "linux.seccomp";
+        let listener = coracle_linux::seccomp::install(&filter.program, filter.flags)
+            .map_err(|source| refusal(field, "install the filter", source))?;
+        listener.map_or(Ok(()), |listener| {
+            hand_over(listener).map_err(|source| refusal(field, "hand the listener over", source))
+        })
+    }
+
+    /// After [`load`](Self::load): one system call at most, and nothing is allocated.
+    ///
+    /// # Errors
+    /// The filter denies it.
+    pub(crate) fn give_privilege_up(&self) -> std::io::Result<()> {
+        self.privilege.as_ref().map_or(Ok(()), Privilege::give_up)
+    }
 }
 
 fn check_user(user: &User) -> Result<(), IdentityError> {

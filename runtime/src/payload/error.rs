@@ -28,6 +28,9 @@ pub(crate) enum PayloadError {
     Loopback(#[source] NetlinkError),
     #[error("exec {program:?}")]
     Exec { program: String, source: io::Error },
+    /// Nothing is left to be told, and perhaps no way to tell it.
+    #[error("said in its last words")]
+    Said,
 }
 
 impl PayloadError {

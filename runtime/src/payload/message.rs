@@ -40,6 +40,8 @@ pub(crate) enum FromMaker {
     HooksDone,
     /// The agent has the listener of its filter.
     ListenerTaken,
+    /// There is a record of it: it may outlive its maker.
+    Recorded,
     /// Execute the payload.
     Start,
 }
@@ -116,6 +118,7 @@ impl FromMaker {
             Self::Go => b"g",
             Self::HooksDone => b"h",
             Self::ListenerTaken => b"l",
+            Self::Recorded => b"r",
             Self::Start => b"s",
         };
         socket::send(socket, kind, &[])
@@ -134,6 +137,7 @@ impl FromMaker {
             (_, b'g') => Self::Go,
             (_, b'h') => Self::HooksDone,
             (_, b'l') => Self::ListenerTaken,
+            (_, b'r') => Self::Recorded,
             (_, b's') => Self::Start,
             _ => return Err(io::ErrorKind::InvalidData.into()),
         };

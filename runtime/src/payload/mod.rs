@@ -3,6 +3,8 @@
 mod birth;
 mod environment;
 mod error;
+mod execute;
+mod last_words;
 mod message;
 mod program;
 mod streams;
@@ -10,17 +12,18 @@ mod streams;
 pub(crate) use birth::{Birth, describe, live_between};
 pub(crate) use environment::with_home;
 pub(crate) use error::{PayloadError, step};
+pub(crate) use execute::{Execute, confine};
+pub(crate) use last_words::LastWords;
+pub(crate) use last_words::read_last_words;
 pub(crate) use message::{FromMaker, ToMaker, hand_over_listener, wait_readable};
 pub(crate) use program::{LookupError, find_program};
 pub(crate) use streams::{control_terminal, give_streams, give_streams_into, take_streams};
 
 use coracle_linux::keyring;
-use coracle_linux::process;
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::thread::{self, CpuSet};
-use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 
 /// In a user namespace that it has just entered, a process is nobody until it becomes root there.
 pub(crate) fn become_root_of_user_namespace() -> Result<(), PayloadError> {
@@ -63,12 +66,4 @@ pub(crate) fn run_on_any_processor() {
     (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
     // Nothing that a payload could not do itself; where it is forbidden, it stays as it is.
     let _ = thread::sched_setaffinity(None, &all);
-}
-
-/// Becomes the program. Returns only on failure.
-pub(crate) fn execute(program: &CStr, args: &[CString], env: &[CString]) -> Result<Infallible, PayloadError> {
-    process::execve(program, args, env).map_err(|source| PayloadError::Exec {
-        program: program.to_string_lossy().into_owned(),
-        source,
-    })
 }

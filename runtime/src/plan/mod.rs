@@ -108,8 +108,13 @@ pub enum Gate {
     /// For a message from its maker, who stays: [`Container::start`](crate::Container::start).
     #[default]
     Maker,
-    /// For somebody to open this fifo for reading; the maker may leave.
-    Fifo(PathBuf),
+    /// For somebody to open a fifo for reading; the maker may leave once it has said that there is a record.
+    Fifo {
+        /// The fifo.
+        path: PathBuf,
+        /// A file to be made, where the process says why it ended when it can say so nowhere else.
+        last_words: PathBuf,
+    },
 }
 
 /// How a container is made.
@@ -117,6 +122,9 @@ pub enum Gate {
 pub struct CreateOptions {
     /// What it waits for before it runs the payload.
     pub gate: Gate,
+    /// A link to the bundle, to be made when the cgroup has become the container's: whoever finds it and no record knows
+    /// what may be ended.
+    pub mark: Option<PathBuf>,
     /// Do not give it a session keyring of its own.
     pub no_new_keyring: bool,
     /// Descriptors 3 to 2+N of the maker that the payload keeps.

@@ -7,7 +7,7 @@ mod time;
 
 pub(crate) use facts::Facts;
 pub use record::{Record, RecordError};
-pub use store::{Reservation, Store, StoreError, write_file};
+pub use store::{HalfMade, Reservation, Store, StoreError, write_file};
 pub use time::rfc3339;
 
 use serde::Serialize;

@@ -4,6 +4,7 @@
 use super::Record;
 use super::record::VERSION;
 use crate::id::ContainerId;
+use crate::payload::read_last_words;
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::io::Errno;
 use serde::Deserialize;
@@ -14,6 +15,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+}
+
+/// A container without a record.
+#[derive(Debug)]
+pub struct HalfMade {
+    /// Its bundle; `None` before its cgroup was made.
+    pub bundle: Option<PathBuf>,
 }
 
 /// A record that cannot be read or written.
@@ -123,6 +131,22 @@ impl Store {
         self.dir(id).join(super::record::EXEC_FIFO)
     }
 
+    /// What the first process of a container left as its last words, if it did.
+    #[must_use]
+    pub fn last_words(&self, id: &ContainerId) -> Option<String> {
+        read_last_words(&self.dir(id).join(LAST_WORDS))
+    }
+
+    /// A container without a record: one that is being made, or whose maker was killed. `None` when there is nothing of
+    /// that name.
+    #[must_use]
+    pub fn half_made(&self, id: &ContainerId) -> Option<HalfMade> {
+        let dir = self.dir(id);
+        dir.is_dir().then(|| HalfMade {
+            bundle: std::fs::read_link(dir.join(MARK)).ok(),
+        })
+    }
+
     /// Reads a record.
     ///
     /// # Errors
@@ -183,6 +207,18 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// Where the first process leaves its last words.
+    #[must_use]
+    pub fn last_words(&self) -> PathBuf {
+        self.dir.join(LAST_WORDS)
+    }
+
+    /// The link to the bundle that tells of a container in the making whether its cgroup is its own yet.
+    #[must_use]
+    pub fn mark(&self) -> PathBuf {
+        self.dir.join(MARK)
+    }
+
     /// Makes the gate, which the container's user opens for writing.
     ///
     /// # Errors
@@ -273,6 +309,8 @@ fn remove(dir: &Path) -> Result<(), StoreError> {
 }
 
 const RECORD: &str = "state.json";
+const LAST_WORDS: &str = "last-words";
+const MARK: &str = "creating";
 
 #[cfg(test)]
 mod tests {
