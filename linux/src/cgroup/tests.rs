@@ -117,6 +117,8 @@ fn a_process_in_any_hierarchy_is_killed_also_below() {
     // The cpuset hierarchy has no processors to give yet.
     for (_, directory) in below.paths().into_iter().filter(|(name, _)| name != "cpuset") {
         let mut child = stubborn(&directory);
+        // wait() would close it, and so end the child.
+        let _stdin = child.stdin.take();
         let reaper = std::thread::spawn(move || child.wait().unwrap());
         assert_eq!(cgroup.procs_anywhere().unwrap().len(), 1);
         assert!(cgroup.kill_until_empty(PATIENCE).unwrap());
