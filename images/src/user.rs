@@ -72,9 +72,19 @@ struct Group {
 }
 
 impl Accounts {
-    /// Reads the files; missing ones are empty.
+    /// Reads the files; missing ones are empty, and so is what is no file or of no sensible size: users by number need
+    /// neither.
     pub fn load(store: &Store, image: &Image) -> Result<Self, LookupError> {
-        let read = |path| Ok::<_, LookupError>(store.read_file(image, path)?.unwrap_or_default());
+        let read = |path| match store.read_file(image, path) {
+            Err(
+                odd
+                @ (LookupError::NotAFile { .. } | LookupError::TooLarge { .. } | LookupError::Loop { .. }),
+            ) => {
+                tracing::warn!(image = image.id, "taken as empty: {odd}");
+                Ok(Vec::new())
+            }
+            read => Ok::<_, LookupError>(read?.unwrap_or_default()),
+        };
         Ok(Self::parse(&read("etc/passwd")?, &read("etc/group")?))
     }
 
@@ -84,8 +94,8 @@ impl Accounts {
             let field = |at: usize| f.get(at).cloned();
             Some(Account {
                 name: field(0)?,
-                uid: field(2)?.parse().ok()?,
-                gid: field(3)?.parse().ok()?,
+                uid: id(&field(2)?)?,
+                gid: id(&field(3)?)?,
                 home: field(5).unwrap_or_default(),
             })
         });
@@ -98,7 +108,7 @@ impl Accounts {
                 .filter(|m| !m.is_empty());
             Some(Group {
                 name: field(0)?,
-                gid: field(2)?.parse().ok()?,
+                gid: id(&field(2)?)?,
                 members: members.collect(),
             })
         });
@@ -185,6 +195,11 @@ fn number(text: &str) -> Result<Option<u32>, UserError> {
     }
 }
 
+/// Of an entry; -1 is none (see [`number`]).
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
+}
+
 fn fields(file: &[u8]) -> impl Iterator<Item = Vec<String>> + '_ {
     file.split(|b| *b == b'\n')
         .map(|line| String::from_utf8_lossy(line).trim().to_owned())
@@ -219,6 +234,24 @@ mod tests {
         assert_eq!(ids("5"), (5, 0, vec![], "/".to_owned()));
         assert_eq!(ids("42").0, 7, "a name of digits is a name");
         assert_eq!(ids("1000:"), ids("1000"));
+    }
+
+    #[test]
+    fn an_odd_line_spoils_no_other() {
+        let mut passwd =
+            b"\xff:x:1:1\n+::::::\nbad:x:-1:0::/a:\nhuge:x:99999999999:0::/b:\nnone:x:4294967295:0::/:\n\0\n"
+                .to_vec();
+        passwd.extend(vec![b'x'; 1 << 20]);
+        passwd.extend(b"\nweb:x:7:8:\xe9:/srv:/bin/sh\r\nlast:x:10:10::/last");
+        let group = b"\xff\xfe\nadm:x:-4:web\nlogs:x:50:\xff,web\nno:x\nvideo:x:44:web";
+        let accounts = Accounts::parse(&passwd, group);
+        let web = accounts.resolve("web").unwrap();
+        assert_eq!((web.uid, web.gid, web.home.as_str()), (7, 8, "/srv"));
+        assert_eq!(web.groups, [44, 50]);
+        assert_eq!(accounts.resolve("last").unwrap().home, "/last");
+        for unknown in ["bad", "huge", "none"] {
+            assert!(accounts.resolve(unknown).is_err(), "{unknown}");
+        }
     }
 
     #[test]

@@ -120,6 +120,18 @@ fn parse_leniently(text: Vec<u8>, strict: serde_json::Error) -> Result<Loaded, s
 
 /// Corrects a `process` object (also that of `exec --process`).
 pub(crate) fn correct_process(process: &mut Value, warnings: &mut Vec<String>) {
+    // The user is required, and runc takes a missing one, or a missing id of it, as root.
+    if let Some(process) = process.as_object_mut() {
+        let user = process.entry("user").or_insert(Value::Null);
+        if user.is_null() {
+            *user = Value::Object(serde_json::Map::new());
+        }
+        for id in ["uid", "gid"] {
+            if let Some(user) = user.as_object_mut().filter(|user| !user.contains_key(id)) {
+                user.insert(id.to_owned(), 0.into());
+            }
+        }
+    }
     for set in ["bounding", "effective", "inheritable", "permitted", "ambient"] {
         if let Some(Value::Array(names)) = process.pointer_mut(&format!("/capabilities/{set}")) {
             names.retain(|name| known_capability(name, set, warnings));
@@ -174,6 +186,16 @@ mod tests {
             1
         );
         assert!(loaded.warnings[0].contains("CAP_FUTURE"), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn a_process_without_a_user_is_roots() {
+        for user in ["", r#","user":null"#, r#","user":{}"#, r#","user":{"gid":0}"#] {
+            let text = document(&format!(r#"{{"cwd":"/"{user}}}"#));
+            let loaded = parse(text.into_bytes()).unwrap();
+            let user = loaded.spec.process().as_ref().unwrap().user();
+            assert_eq!((user.uid(), user.gid()), (0, 0));
+        }
     }
 
     #[test]

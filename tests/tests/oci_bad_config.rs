@@ -34,7 +34,6 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("/mounts/1/type", "null", "mounts[1].type"),
     ("/mounts/0/options", r#"["tmpcopyup"]"#, "mounts[0].options"),
     ("/mounts/1/options", r#"["idmap"]"#, "mounts[1].options"),
-    ("/mounts/1/options", r#"["bind", "size=7"]"#, "mounts[1].options"),
     (
         "/mounts/1/uidMappings",
         r#"[{"containerID":0,"hostID":1,"size":1}]"#,

@@ -118,7 +118,8 @@ fn half_made_row(global: &Global, id: &ContainerId) -> Option<Row> {
 
 /// Read from the file: the name service of a static program knows no other.
 fn user_name(uid: u32) -> String {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&passwd);
     let mut entries = passwd.lines().map(|line| line.split(':'));
     let name = entries.find_map(|mut entry| {
         let name = entry.next()?;

@@ -139,7 +139,7 @@ impl Creating {
             birth: Birth::default(),
             console: None,
             listener: plan.seccomp.as_ref().and_then(|filter| filter.listener.clone()),
-            warnings: Vec::new(),
+            warnings: plan.warnings.clone(),
             id_maps: plan.namespaces.id_maps.clone(),
             waits_for_go: plan.namespaces.first_process_waits(),
             waits_for_maker: plan.options.gate == Gate::Maker,

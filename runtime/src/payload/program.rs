@@ -61,7 +61,8 @@ fn words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+        // What execve(2) says of one, EACCES, is what engines look for.
+        io::ErrorKind::IsADirectory => "is a directory: permission denied".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -79,6 +80,6 @@ mod tests {
         let error = find_program(c"/surely/not/there", &env).unwrap_err().to_string();
         assert!(error.ends_with("no such file or directory"), "{error}");
         let error = find_program(c"/etc", &env).unwrap_err().to_string();
-        assert!(error.ends_with("is a directory"), "{error}");
+        assert!(error.ends_with("is a directory: permission denied"), "{error}");
     }
 }

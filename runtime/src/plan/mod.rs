@@ -154,6 +154,8 @@ pub struct Plan {
     pub(crate) hooks: Hooks,
     pub(crate) stdio: Stdio,
     pub(crate) options: CreateOptions,
+    /// What is odd and was left out, as sentences for the log.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Plan {
@@ -201,11 +203,12 @@ pub fn plan(request: CreateRequest) -> Result<Plan, PlanError> {
         .process()
         .as_ref()
         .ok_or_else(|| PlanError::missing("process"))?;
+    let mut warnings = Vec::new();
     Ok(Plan {
         oci_version: spec.version().clone(),
         annotations: spec.annotations().clone().unwrap_or_default(),
         cgroup: cgroup::plan(&spec, &id)?,
-        mounts: mounts::plan(&spec, &bundle, detached, &copied_up)?,
+        mounts: mounts::plan(&spec, &bundle, detached, &copied_up, &mut warnings)?,
         devices: devices::plan(linux)?,
         masked_paths: absolute_paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: absolute_paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
@@ -222,6 +225,7 @@ pub fn plan(request: CreateRequest) -> Result<Plan, PlanError> {
         process,
         stdio,
         options,
+        warnings,
     })
 }
 

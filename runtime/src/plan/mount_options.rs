@@ -28,8 +28,8 @@ pub(crate) struct MountOptions {
 impl MountOptions {
     pub(crate) fn parse<S: AsRef<str>>(options: &[S]) -> Self {
         let mut parsed = Self::default();
-        for option in options {
-            parsed.add(option.as_ref());
+        for option in options.iter().flat_map(|option| split(option.as_ref())) {
+            parsed.add(option);
         }
         parsed
     }
@@ -81,6 +81,27 @@ impl MountOptions {
         }
         true
     }
+}
+
+/// One string can hold several options, as mount(8) has them: at commas that are neither escaped (overlayfs) nor quoted
+/// (SELinux's contexts).
+fn split(options: &str) -> Vec<&str> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    let (mut escaped, mut quoted) = (false, false);
+    for (place, byte) in options.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => {
+                parts.push(&options[start..place]);
+                start = place + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&options[start..]);
+    parts
 }
 
 /// A propagation by name, and whether it is recursive.
@@ -227,5 +248,23 @@ mod tests {
         assert_eq!(parsed.recursive.set, Attr::RDONLY);
         assert!(parsed.recursive_bind && parsed.bind);
         assert_eq!(parsed.propagation, Some((Propagation::Slave, true)));
+    }
+
+    #[test]
+    fn options_can_be_joined_by_commas() {
+        let parsed = MountOptions::parse(&["nosuid,ro,mode=755", r#"context="a:b,c",lowerdir=/x\,y:/z"#]);
+        assert_eq!(
+            parsed,
+            MountOptions::parse(&[
+                "nosuid",
+                "ro",
+                "mode=755",
+                r#"context="a:b,c""#,
+                r"lowerdir=/x\,y:/z"
+            ])
+        );
+        let keys: Vec<_> = parsed.data.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["mode", "context", "lowerdir"]);
+        assert_eq!(parsed.attributes.set, Attr::NOSUID | Attr::RDONLY);
     }
 }

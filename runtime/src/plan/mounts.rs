@@ -66,6 +66,7 @@ pub(super) fn plan(
     bundle: &Path,
     detached: Vec<DetachedMount>,
     copied_up: &[PathBuf],
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<MountPlan>, PlanError> {
     let mut detached: Vec<Option<DetachedMount>> = detached.into_iter().map(Some).collect();
     let mut plans = Vec::new();
@@ -76,7 +77,7 @@ pub(super) fn plan(
             .find(|d| d.as_ref().is_some_and(|d| d.destination == destination));
         match replaced.and_then(Option::take) {
             Some(mount) => plans.push(attach(mount)),
-            None => plans.push(from_spec(index, mount, destination, bundle)?),
+            None => plans.push(from_spec(index, mount, destination, bundle, warnings)?),
         }
     }
     plans.extend(detached.into_iter().flatten().map(attach));
@@ -123,6 +124,7 @@ fn from_spec(
     mount: &Mount,
     destination: PathBuf,
     bundle: &Path,
+    warnings: &mut Vec<String>,
 ) -> Result<MountPlan, PlanError> {
     let field = |name: &str| format!("mounts[{index}].{name}");
     let mut options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
@@ -135,7 +137,7 @@ fn from_spec(
     }
     let kind = match fs_type {
         _ if options.remount => MountKind::Remount,
-        _ if bind => self::bind(mount, &options, bundle, field)?,
+        _ if bind => self::bind(mount, &options, bundle, field, warnings)?,
         "cgroup" => MountKind::Cgroup,
         "" | "none" => return Err(PlanError::Missing { field: field("type") }),
         _ => filesystem(mount, fs_type, &mut options),
@@ -173,10 +175,14 @@ fn bind(
     options: &MountOptions,
     bundle: &Path,
     field: impl Fn(&str) -> String,
+    warnings: &mut Vec<String>,
 ) -> Result<MountKind, PlanError> {
-    if let Some((key, _)) = options.data.first() {
-        let why = "is not an option of a bind mount";
-        return Err(PlanError::invalid(field("options"), key, why));
+    // As mount(2), which reads none of them: engines leave options of their own there (podman's `copy`).
+    for (option, _) in &options.data {
+        let field = field("options");
+        warnings.push(format!(
+            "{field}: {option:?} is no option of a bind mount: left out"
+        ));
     }
     match mount.source() {
         Some(source) if !source.as_os_str().is_empty() => Ok(MountKind::Bind {

@@ -37,6 +37,16 @@ pub enum RootfsError {
         /// Why.
         source: io::Error,
     },
+    /// More than the kernel takes.
+    #[error("mounting {destination}: its options have {length} bytes; the kernel takes {most} in all")]
+    LongOptions {
+        /// Where it was to go.
+        destination: PathBuf,
+        /// Bytes, joined by commas.
+        length: usize,
+        /// The most there can be.
+        most: usize,
+    },
     /// The place of a mount.
     #[error("mounting {destination}: making its mount point")]
     MountPoint {

@@ -2,7 +2,7 @@
 
 use super::attach::{attach, change, failed};
 use super::copy_up::copy_up;
-use super::{RootfsError, target};
+use super::{RootfsError, long_options, target};
 use crate::plan::{MountKind, MountPlan};
 use coracle_linux::beneath;
 use coracle_linux::mount::{Attr, Detached, FsContext};
@@ -34,7 +34,10 @@ pub(super) fn mount(
             source,
             data,
             copies,
-        } => filesystem(root, plan, fs_type, source.as_deref(), data, *copies),
+        } => match long_options::are_needed(data) && !copies {
+            true => long_options::mount(root, plan, fs_type, source.as_deref(), data),
+            false => filesystem(root, plan, fs_type, source.as_deref(), data, *copies),
+        },
         MountKind::Detached(mount) => {
             let copy = mount
                 .try_clone()
