@@ -228,3 +228,24 @@ fn set(document: &mut Value, pointer: &str, value: Value) {
         parent => parent[name] = value,
     }
 }
+
+/// The kernel says EINVAL, whose cause lies a level higher.
+#[test]
+fn a_realtime_budget_that_the_parent_lacks_is_told_with_the_parent() {
+    let mut bundle = Bundle::new("true");
+    let parent = bundle.cgroup_dir("cpu").parent().unwrap().to_owned();
+    if !parent.parent().unwrap().join("cpu.rt_runtime_us").exists() {
+        eprintln!("skipped: this kernel schedules no realtime groups");
+        return;
+    }
+    bundle.spec["linux"]["resources"] = json!({"cpu": {"realtimeRuntime": 1000}});
+    let error = bundle.fails(&["run"]);
+    for named in [
+        "linux.resources.cpu.realtimeRuntime",
+        "1000 us",
+        "cpu.rt_runtime_us has 0 us",
+    ] {
+        assert!(error.contains(named), "{error}");
+    }
+    assert!(error.contains(parent.to_str().unwrap()), "{error}");
+}

@@ -47,6 +47,18 @@ pub enum SetupError {
     /// A frozen cgroup would stop the container before it runs.
     #[error("cgroup {0} is frozen")]
     Frozen(PathBuf),
+    /// Realtime budget is the parent's to give (sched-rt-group.rst).
+    #[error("{field}: {value} us, and {parent} has {budget} us to give, less what its other children have")]
+    RealtimeOfParent {
+        /// Path of the field in the specification.
+        field: &'static str,
+        /// The value.
+        value: String,
+        /// The parent's file.
+        parent: PathBuf,
+        /// What it holds, in microseconds.
+        budget: i64,
+    },
     /// The kernel took another value than the one that was asked for.
     #[error("{field}: {file} took {taken} instead of {value}")]
     Clamped {
@@ -73,6 +85,7 @@ impl SetupError {
             SetupError::Value { .. }
             | SetupError::NotSupported { .. }
             | SetupError::NoController { .. }
+            | SetupError::RealtimeOfParent { .. }
             | SetupError::NotEmpty(_)
             | SetupError::Frozen(_)
             | SetupError::Clamped { .. } => false,

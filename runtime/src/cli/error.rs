@@ -40,6 +40,8 @@ pub(crate) enum CliError {
     Descriptors(#[source] io::Error),
     #[error("{0} came before the container was started")]
     Interrupted(&'static str),
+    #[error("NOTIFY_SOCKET: {path}")]
+    NotifySocket { path: PathBuf, source: io::Error },
     #[error("{doing}")]
     Foreground { doing: &'static str, source: io::Error },
     #[error("container {id} is not created but {status}: it cannot be started")]

@@ -127,7 +127,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
         launch::write_pid_file(path, process.pid)?;
     }
     let Some(signals) = signals else { return Ok(0) };
-    let exit = foreground::wait(process.pidfd.as_fd(), process.console.as_ref(), signals)?;
+    let exit = foreground::wait(process.pidfd.as_fd(), process.console.as_ref(), signals, None)?;
     Ok(exit.shell_code())
 }
 

@@ -3,6 +3,7 @@
 
 use super::CliError;
 use super::console::Console;
+use super::notify_socket::NotifySocket;
 use super::signals::Signals;
 use coracle_linux::process::{self, Exit};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,6 +14,7 @@ pub(super) fn wait(
     pidfd: BorrowedFd<'_>,
     console: Option<&OwnedFd>,
     signals: Signals,
+    mut notify: Option<NotifySocket>,
 ) -> Result<Exit, CliError> {
     let failed = |doing| move |source| CliError::Foreground { doing, source };
     let mut console = console
@@ -26,14 +28,21 @@ pub(super) fn wait(
             PollFd::new(&signals, PollFlags::empty()),
             PollFd::new(&signals, PollFlags::empty()),
             PollFd::new(&signals, PollFlags::empty()),
+            PollFd::new(&signals, PollFlags::empty()),
         ];
+        if let Some(notify) = &notify {
+            ready[2] = PollFd::new(notify, PollFlags::IN);
+        }
         if let Some(console) = &console {
-            console.watch(&mut ready[2..]);
+            console.watch(&mut ready[3..]);
         }
         match poll(&mut ready, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(failed("waiting for the container")(errno.into())),
         }
+        // This process is the one that the service manager knows; once it is ready, nothing more is passed on.
+        let main_pid = rustix::process::getpid().as_raw_nonzero().get();
+        notify.take_if(|notify| notify.pass_on(main_pid));
         let window_changed = signals.forward(pidfd);
         if let Some(console) = &mut console {
             if window_changed {

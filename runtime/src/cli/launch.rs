@@ -1,7 +1,7 @@
 //! What `create` and `run` have in common: from flags to a container whose record is written.
 
 use super::signals::Ending;
-use super::{CliError, Global, hand_over};
+use super::{CliError, Global, hand_over, notify_socket};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use coracle_linux::pidfd::Pid;
 use coracle_runtime::spec::Loaded;
@@ -80,6 +80,7 @@ impl Launch {
         let preserve_fds = preserve_fds(args, pass_listen_fds(&mut loaded.spec))?;
         let reservation = global.store.reserve(&id)?;
         reservation.write_spec(&loaded.text)?;
+        notify_socket::plan(&global.store, &id, &mut loaded.spec)?;
         let options = CreateOptions {
             gate: gate(&reservation, gated)?,
             mark: Some(reservation.mark()),

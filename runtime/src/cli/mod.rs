@@ -13,6 +13,7 @@ mod kill;
 mod launch;
 mod list;
 mod log;
+mod notify_socket;
 mod run;
 mod signals;
 mod spec;

@@ -1,6 +1,7 @@
 //! `run`: create and start in one, and wait for the end unless detached.
 
 use super::launch::{self, Launch};
+use super::notify_socket::NotifySocket;
 use super::signals::{Ending, Signals};
 use super::{CliError, Global, delete, foreground};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -36,20 +37,29 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
         // Before the payload can ask for it.
         super::console::take_size(console);
     }
-    let started = launched.container.start().map_err(CliError::from);
-    let started =
-        started.and_then(|starting| finish(starting, launched.container.pidfd.as_fd(), ending.as_ref()));
-    if let Err(error) = started {
-        delete::end(&launched.container, &global.log);
-        return Err(error);
-    }
+    let notify = NotifySocket::bind(&global.store, &launched.container.id);
+    let started = notify.and_then(|notify| {
+        let starting = launched.container.start()?;
+        finish(starting, launched.container.pidfd.as_fd(), ending.as_ref())?;
+        Ok(notify)
+    });
+    let notify = match started {
+        Ok(notify) => notify,
+        Err(error) => {
+            delete::end(&launched.container, &global.log);
+            return Err(error);
+        }
+    };
     let Some(signals) = signals else {
+        if let Some(notify) = notify {
+            notify.wait(launched.container.pidfd.as_fd(), launched.container.pid)?;
+        }
         launched.reservation.keep();
         return Ok(0);
     };
     let waited = {
         let console = launched.container.console.as_ref().filter(|_| launched.terminal);
-        foreground::wait(launched.container.pidfd.as_fd(), console, signals)
+        foreground::wait(launched.container.pidfd.as_fd(), console, signals, notify)
     };
     if args.get_flag("keep") {
         launched.reservation.keep();

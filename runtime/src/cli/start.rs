@@ -1,8 +1,9 @@
 //! `start`: opens the gate of a created container.
 
+use super::notify_socket::NotifySocket;
 use super::{CliError, Global};
 use clap::{Arg, ArgMatches, Command};
-use coracle_linux::pidfd;
+use coracle_linux::pidfd::{self, Pid};
 use coracle_runtime::ContainerId;
 use coracle_runtime::state::Status;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -38,6 +39,7 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
         path: fifo.clone(),
         source,
     };
+    let notify = NotifySocket::bind(&global.store, &id)?;
     let said = open_gate(&fifo, &process).map_err(failed)?;
     // Without its gate a container counts as started.
     std::fs::remove_file(&fifo).map_err(failed)?;
@@ -61,6 +63,9 @@ pub(super) fn run(global: &Global, args: &ArgMatches) -> Result<u8, CliError> {
                 super::delete::kill(&record)?;
             }
             hooks?;
+            if let (Some(notify), Some(pid)) = (notify, Pid::from_raw(record.pid)) {
+                notify.wait(process.as_fd(), pid)?;
+            }
             Ok(0)
         }
     }

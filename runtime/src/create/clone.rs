@@ -2,7 +2,7 @@
 
 use super::first_process::{self, Inherited};
 use super::namespaces::{self, Joined};
-use super::{CreateError, Creating};
+use super::{CreateError, Creating, gate};
 use crate::payload::{Birth, FromMaker, give_streams_into};
 use crate::plan::Plan;
 use crate::rootfs::Prepared;
@@ -46,11 +46,13 @@ impl Creating {
         // A PID namespace is joined for children only: the maker goes in for the length of the clone.
         let pid_namespace = joined.pid_namespace().filter(|_| !in_between);
         let home = pid_namespace.map(namespaces::visit_pid_namespace).transpose()?;
+        let fifo = gate::open(&plan.options.gate).map_err(CreateError::Fifo)?;
         let maker = pidfd::open(rustix::process::getpid()).map_err(CreateError::Clone)?;
         let made = process::clone(&how, || {
             let inherited = Inherited {
                 plan,
                 prepared,
+                fifo,
                 cgroup,
                 join: &join,
                 socket: socket.as_fd(),
@@ -80,6 +82,7 @@ impl Creating {
         if let Some(maps) = self.id_maps.take() {
             namespaces::map_ids(process.pid, &maps)?;
         }
+        self.warnings.extend(self.outside.set_oom_score_adj(process.pid)?);
         self.send(FromMaker::Go)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cgroup::SetupError;
 use crate::hooks::HookError;
+use crate::identity::IdentityError;
 use crate::payload::describe;
 use crate::rootfs::RootfsError;
 use crate::seccomp::DeliverError;
@@ -45,6 +46,9 @@ pub enum CreateError {
     /// The cgroup.
     #[error(transparent)]
     Cgroup(#[from] SetupError),
+    /// A field about its identity that is the maker's to honour.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// Its cgroup cannot be entered.
     #[error(transparent)]
     Join(#[from] CgroupError),
@@ -57,6 +61,9 @@ pub enum CreateError {
     /// The socket to the first process.
     #[error("talking to the container's first process")]
     Channel(#[source] io::Error),
+    /// The exec fifo.
+    #[error("opening the exec fifo")]
+    Fifo(#[source] io::Error),
     /// The page for the first process's last words.
     #[error("making a place for the first process's last words")]
     LastWords(#[source] io::Error),
@@ -78,6 +85,22 @@ pub enum CreateError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The program that maps ids for users without privileges.
+    #[error("linux.uidMappings: to map other ids than the own one takes {program} (Debian: package uidmap)")]
+    NoIdMapper {
+        /// newuidmap or newgidmap.
+        program: &'static str,
+        /// Why it cannot be run.
+        source: io::Error,
+    },
+    /// It refused.
+    #[error("linux.uidMappings: {program}: {said}")]
+    IdMapper {
+        /// newuidmap or newgidmap.
+        program: &'static str,
+        /// Its words.
+        said: String,
     },
     /// A hook.
     #[error(transparent)]

@@ -20,13 +20,14 @@ use rustix::io::{Errno, retry_on_intr};
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// What the first process is born with.
 pub(super) struct Inherited<'a> {
     pub(super) plan: Plan,
     pub(super) prepared: Prepared,
+    pub(super) fifo: Option<OwnedFd>,
     pub(super) cgroup: &'a Cgroup,
     pub(super) join: &'a Join,
     pub(super) socket: BorrowedFd<'a>,
@@ -102,6 +103,7 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     let Inherited {
         mut plan,
         prepared,
+        fifo,
         cgroup,
         join,
         socket,
@@ -125,7 +127,7 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     if !plan.options.no_new_keyring {
         payload::join_keyring(plan.id.as_str())?;
     }
-    let gate = Closed::take(&plan.options.gate, socket).map_err(step("opening the exec fifo"))?;
+    let gate = Closed::take(fifo, socket).map_err(step("opening the exec fifo"))?;
     let pid = pid_on_host();
     let root = enter_root(&mut plan, cgroup, prepared, pid, socket)?;
     let env = payload::with_home(&plan.process.env, plan.process.uid);

@@ -4,7 +4,7 @@
 //! line does. Both report what becomes of the execve: the writing end closes by itself when it succeeds, and carries
 //! the error when it does not.
 //!
-//! The fifo is opened before the root changes and reopened through a procfs of our own: the container's may be fake.
+//! The fifo is opened before the clone and reopened through a procfs of our own: the container's may be fake.
 
 use crate::payload::{FromMaker, ToMaker};
 use crate::plan::Gate;
@@ -27,17 +27,24 @@ pub(super) enum Opened<'a> {
     Fifo(OwnedFd),
 }
 
+/// Opens the fifo, if that is the gate, by the maker: the first process may be nobody to whom the directory belongs.
+pub(super) fn open(gate: &Gate) -> io::Result<Option<OwnedFd>> {
+    let Gate::Fifo { path, .. } = gate else {
+        return Ok(None);
+    };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(Some(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
 impl<'a> Closed<'a> {
-    /// Takes hold of the gate while the host's files are still in sight.
-    pub(super) fn take(gate: &Gate, socket: BorrowedFd<'a>) -> io::Result<Self> {
-        let Gate::Fifo { path, .. } = gate else {
-            return Ok(Self::Maker(socket));
-        };
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fifo = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self::Fifo {
-            fifo,
-            proc: private_proc()?,
+    /// Takes hold of the gate, with the fifo that [`open`] gave the maker.
+    pub(super) fn take(fifo: Option<OwnedFd>, socket: BorrowedFd<'a>) -> io::Result<Self> {
+        Ok(match fifo {
+            None => Self::Maker(socket),
+            Some(fifo) => Self::Fifo {
+                fifo,
+                proc: private_proc()?,
+            },
         })
     }
 

@@ -58,6 +58,7 @@ pub use error::{CreateError, StartError};
 use crate::cgroup::{self, CgroupPlan};
 use crate::hooks::HookRun;
 use crate::id::ContainerId;
+use crate::identity::Outside;
 use crate::payload::{Birth, FromMaker, LastWords, ToMaker, wait_readable};
 use crate::plan::{Gate, IdMaps, Plan};
 use crate::rootfs;
@@ -95,6 +96,7 @@ pub struct Creating {
     has_filter: bool,
     words: LastWords,
     mark: Option<PathBuf>,
+    outside: Outside,
 }
 
 /// What the maker does next, in this order. The hooks come while the first process is served, which goes on after them.
@@ -123,9 +125,9 @@ pub fn spawn(plan: Plan) -> Result<Creating, CreateError> {
 }
 
 impl Creating {
-    fn begin(plan: Plan) -> Result<Self, CreateError> {
+    fn begin(mut plan: Plan) -> Result<Self, CreateError> {
         let joined = namespaces::open(&plan.namespaces, &plan.sysctls)?;
-        let prepared = rootfs::prepare(&plan).map_err(CreateError::Prepare)?;
+        let prepared = rootfs::prepare(&plan, joined.all()).map_err(CreateError::Prepare)?;
         let (ours, theirs) = socket::message_pair().map_err(CreateError::Channel)?;
         let epoll =
             epoll::create(CreateFlags::CLOEXEC).map_err(|errno| CreateError::Channel(errno.into()))?;
@@ -150,6 +152,10 @@ impl Creating {
             }
             .map_err(CreateError::LastWords)?,
             mark: plan.options.mark.clone(),
+            outside: match plan.namespaces.has_user() {
+                true => plan.identity.take_outside(),
+                false => Outside::default(),
+            },
             stage: Stage::MakeCgroup(Box::new(Unborn {
                 plan,
                 joined,
@@ -196,7 +202,7 @@ impl Creating {
             }
             Stage::Serve => match ToMaker::receive(self.socket.as_fd()).map_err(CreateError::Channel)? {
                 None => return Poll::Pending,
-                Some(ToMaker::Ready) => return Poll::Ready(self.created().map(Some)),
+                Some(ToMaker::Ready) => return Poll::Ready(self.ready().map(Some)),
                 Some(message) => self.handle(message)?,
             },
             Stage::Hooks(mut hooks) => {
@@ -267,6 +273,13 @@ impl Creating {
             listener.deliver(process, number, &self.state(Status::Creating))?;
         }
         self.send(FromMaker::ListenerTaken)
+    }
+
+    fn ready(&mut self) -> Result<Container, CreateError> {
+        if let Some(process) = self.birth.process() {
+            self.outside.set_limits(process.pid)?;
+        }
+        self.created()
     }
 
     fn created(&mut self) -> Result<Container, CreateError> {

@@ -9,6 +9,7 @@ use coracle_linux::pidfd::Pid;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Namespaces to join, open, in the order in which to join them.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ impl Joined {
     pub(super) fn enter_pid_namespace(&self) -> io::Result<()> {
         self.pid_namespace()
             .map_or(Ok(()), |fd| namespace::enter(fd, Namespaces::PID))
+    }
+
+    pub(super) fn all(&self) -> &[(Namespaces, OwnedFd)] {
+        &self.0
     }
 
     pub(super) fn pid_namespace(&self) -> Option<BorrowedFd<'_>> {
@@ -107,8 +112,37 @@ impl PidNamespaceVisit {
     }
 }
 
-/// Writes the id maps of the user namespace of process `pid` (user_namespaces(7)).
+/// Writes the id maps of the user namespace of process `pid` (user_namespaces(7)). A user without privileges may map no
+/// id but its own; for those that /etc/subuid lends it there are set-user-id programs (newuidmap(1)).
 pub(super) fn map_ids(pid: Pid, maps: &IdMaps) -> Result<(), CreateError> {
+    match write_maps(pid, maps) {
+        Err(CreateError::MapIds { source, .. })
+            if source.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root() =>
+        {
+            map_by("newuidmap", pid, &maps.uid)?;
+            map_by("newgidmap", pid, &maps.gid)
+        }
+        done => done,
+    }
+}
+
+fn map_by(program: &'static str, pid: Pid, map: &str) -> Result<(), CreateError> {
+    let output = Command::new(program)
+        .arg(pid.as_raw_nonzero().to_string())
+        .args(map.split_whitespace())
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| CreateError::NoIdMapper { program, source })?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(CreateError::IdMapper {
+            program,
+            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        }),
+    }
+}
+
+fn write_maps(pid: Pid, maps: &IdMaps) -> Result<(), CreateError> {
     let dir = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
     let write = |name: &str, text: &str| {
         let path = dir.join(name);

@@ -32,8 +32,10 @@ mod plan;
 pub use error::ExecError;
 pub use plan::{ExecPlan, ExecRequest, plan};
 
+use crate::identity::Outside;
 use crate::payload::{Birth, FromMaker, LastWords, ToMaker, wait_readable};
 use crate::seccomp::Listener;
+use coracle_linux::namespace::Namespaces;
 use coracle_linux::pidfd::Pid;
 use coracle_linux::process::{self, Child, Clone};
 use coracle_linux::socket;
@@ -50,6 +52,7 @@ pub struct Executing {
     state: Vec<u8>,
     warnings: Vec<String>,
     words: LastWords,
+    outside: Outside,
 }
 
 /// A process that runs its payload: a child of its maker, who collects it.
@@ -75,6 +78,10 @@ pub fn spawn(mut plan: ExecPlan) -> Result<Executing, ExecError> {
     let namespaces = namespaces::different(plan.pid, plan.pidfd.as_fd())?;
     let listener = plan.seccomp.as_ref().and_then(|filter| filter.listener.clone());
     let state = std::mem::take(&mut plan.state);
+    let outside = match namespaces.contains(Namespaces::USER) {
+        true => plan.identity.take_outside(),
+        false => Outside::default(),
+    };
     let how = Clone {
         cgroup: cgroup.into.as_ref().map(AsFd::as_fd),
         ..Clone::default()
@@ -91,6 +98,7 @@ pub fn spawn(mut plan: ExecPlan) -> Result<Executing, ExecError> {
         state,
         warnings: Vec::new(),
         words,
+        outside,
     })
 }
 
@@ -105,6 +113,8 @@ impl Executing {
                 None => return Poll::Pending,
                 Some(ToMaker::Cloned(pid, pidfd)) => {
                     self.birth.cloned(Child { pid, pidfd });
+                    self.warnings.extend(self.outside.set_oom_score_adj(pid)?);
+                    self.outside.set_limits(pid)?;
                     // If it is gone already, it has said why.
                     let _ = FromMaker::Go.send(self.socket.as_fd());
                 }

@@ -1,7 +1,8 @@
 //! `process.rlimits`.
 
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, prlimit, setrlimit};
 
 use super::IdentityError;
 
@@ -47,12 +48,23 @@ pub(super) fn plan(rlimits: &[PosixRlimit]) -> Result<Vec<Limit>, IdentityError>
 }
 
 pub(super) fn apply(limits: &[Limit]) -> Result<(), IdentityError> {
+    set(limits, setrlimit)
+}
+
+/// For another process.
+pub(super) fn apply_to(pid: Pid, limits: &[Limit]) -> Result<(), IdentityError> {
+    set(limits, |resource, limit| {
+        prlimit(Some(pid), resource, limit).map(drop)
+    })
+}
+
+fn set(limits: &[Limit], set: impl Fn(Resource, Rlimit) -> Result<(), Errno>) -> Result<(), IdentityError> {
     limits.iter().try_for_each(|limit| {
         let new = Rlimit {
             current: limit.soft,
             maximum: limit.hard,
         };
-        setrlimit(resource(limit.kind), new).map_err(|errno| {
+        set(resource(limit.kind), new).map_err(|errno| {
             let show =
                 |value: Option<u64>| value.map_or_else(|| "unlimited".to_owned(), |value| value.to_string());
             let what = format!(

@@ -14,6 +14,7 @@
 
 mod capabilities;
 mod limits;
+mod outside;
 mod schedule;
 
 use std::os::fd::OwnedFd;
@@ -27,6 +28,8 @@ use rustix::thread::{self, CapabilitySet};
 use crate::seccomp::Filter;
 use capabilities::Privilege;
 pub(crate) use capabilities::{CapabilitySets, known};
+pub(crate) use outside::Outside;
+use outside::set_oom_score_adj;
 
 /// The checked form of `process`, as far as it is about identity.
 #[derive(Clone, Debug)]
@@ -92,6 +95,14 @@ pub enum IdentityError {
 const DEFAULT_UMASK: u32 = 0o022;
 
 impl IdentityPlan {
+    /// Takes out what a process in another user namespace than its maker's leaves to that.
+    pub(crate) fn take_outside(&mut self) -> Outside {
+        Outside {
+            rlimits: std::mem::take(&mut self.rlimits),
+            oom_score_adj: self.oom_score_adj.take(),
+        }
+    }
+
     pub(crate) fn no_new_privileges(&self) -> bool {
         self.no_new_privileges
     }
@@ -158,7 +169,8 @@ pub(crate) fn before_root(plan: &IdentityPlan) -> Result<Option<String>, Identit
         }
         set_exec_label(field, "exec", label)?;
     }
-    plan.oom_score_adj.map_or(Ok(None), set_oom_score_adj)
+    plan.oom_score_adj
+        .map_or(Ok(None), |adj| set_oom_score_adj("self", adj))
 }
 
 /// What a clone hands down as it is: the working directory, entered as root (`cwd` is a path in the container, whose root
@@ -337,21 +349,6 @@ fn verify_inside(cwd: &Path) -> Result<(), IdentityError> {
 fn set_exec_label(field: &'static str, file: &str, label: &str) -> Result<(), IdentityError> {
     let path = Path::new("/proc/thread-self/attr").join(file);
     write(&path, label).map_err(|source| refusal(field, label, source))
-}
-
-/// Lowering it needs CAP_SYS_RESOURCE: without, the process keeps what it inherited from the daemon.
-fn set_oom_score_adj(adj: i32) -> Result<Option<String>, IdentityError> {
-    match write(Path::new("/proc/self/oom_score_adj"), &adj.to_string()) {
-        Ok(()) => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
-            let own = own.trim();
-            Ok(Some(format!(
-                "process.oomScoreAdj: {adj} needs CAP_SYS_RESOURCE here; it stays at {own}"
-            )))
-        }
-        Err(source) => Err(refusal("process.oomScoreAdj", &adj.to_string(), source)),
-    }
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {

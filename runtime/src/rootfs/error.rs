@@ -47,6 +47,17 @@ pub enum RootfsError {
         /// The most there can be.
         most: usize,
     },
+    /// The process that makes file systems for a container's user could not be made, or did not answer.
+    #[error("lending the container file systems of the namespaces it joins: {doing}")]
+    Lend {
+        /// What.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file system of a joined namespace; the text is the chain of causes.
+    #[error("{0}")]
+    Lent(String),
     /// The place of a mount.
     #[error("mounting {destination}: making its mount point")]
     MountPoint {

@@ -12,7 +12,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Makes the mount. `clone` is the detached copy that the maker took of a bind mount's source, if it did.
+/// Makes the mount. `clone` is the detached copy that the maker took of a bind mount's source, or the file system that was
+/// made for this container, if there is one.
 pub(super) fn mount(
     root: BorrowedFd<'_>,
     plan: &MountPlan,
@@ -34,9 +35,12 @@ pub(super) fn mount(
             source,
             data,
             copies,
-        } => match long_options::are_needed(data) && !copies {
-            true => long_options::mount(root, plan, fs_type, source.as_deref(), data),
-            false => filesystem(root, plan, fs_type, source.as_deref(), data, *copies),
+        } => match clone {
+            Some(lent) => attach(plan, fs_type, lent, place(root, plan, fs_type)?.as_fd()).map(drop),
+            None if long_options::are_needed(data) && !copies => {
+                long_options::mount(root, plan, fs_type, source.as_deref(), data)
+            }
+            None => filesystem(root, plan, fs_type, source.as_deref(), data, *copies),
         },
         MountKind::Detached(mount) => {
             let copy = mount
@@ -132,35 +136,13 @@ fn filesystem(
     data: &[(String, Option<String>)],
     copies: bool,
 ) -> Result<(), RootfsError> {
-    let context = FsContext::open(fs_type).map_err(|source| failed(plan, fs_type, source))?;
-    let bad_option = |option: &str| {
-        let (destination, what, option) = (plan.destination.clone(), fs_type.to_owned(), option.to_owned());
-        move |source| RootfsError::Option {
-            destination,
-            what,
-            option,
-            source,
-        }
-    };
-    if let Some(source) = source {
-        context.set("source", source).map_err(bad_option("source"))?;
-    }
-    for (key, value) in data {
-        let set = match value {
-            Some(value) => context.set(key, value),
-            None => context.set_flag(key),
-        };
-        set.map_err(bad_option(key))?;
-    }
+    let context = context(plan, fs_type, source, data)?;
     let keeps_mode = fs_type == "tmpfs" && !data.iter().any(|(key, _)| key == "mode");
     // A directory that is only made here has no mode to keep; the kernel's default is 1777.
     let keeps_mode = keeps_mode && target::existing(root, &plan.destination).is_ok();
-    let target = match fs_type {
-        "proc" | "sysfs" => target::ordinary_directory(root, &plan.destination)?,
-        _ => target::directory(root, &plan.destination)?,
-    };
+    let target = place(root, plan, fs_type)?;
     if keeps_mode {
-        keep_mode(&context, target.as_fd()).map_err(bad_option("mode"))?;
+        keep_mode(&context, target.as_fd()).map_err(bad_option(plan, fs_type, "mode"))?;
     }
     let mount = context
         .mount(Attr::empty())
@@ -170,6 +152,45 @@ fn filesystem(
         fill(plan, mount.as_fd(), target.as_fd(), keep_owner)?;
     }
     attach(plan, fs_type, mount, target.as_fd()).map(drop)
+}
+
+fn place(root: BorrowedFd<'_>, plan: &MountPlan, fs_type: &str) -> Result<OwnedFd, RootfsError> {
+    match fs_type {
+        "proc" | "sysfs" => target::ordinary_directory(root, &plan.destination),
+        _ => target::directory(root, &plan.destination),
+    }
+}
+
+/// The file system with its options, to be mounted.
+pub(super) fn context(
+    plan: &MountPlan,
+    fs_type: &str,
+    source: Option<&str>,
+    data: &[(String, Option<String>)],
+) -> Result<FsContext, RootfsError> {
+    let context = FsContext::open(fs_type).map_err(|source| failed(plan, fs_type, source))?;
+    if let Some(source) = source {
+        let set = context.set("source", source);
+        set.map_err(bad_option(plan, fs_type, "source"))?;
+    }
+    for (key, value) in data {
+        let set = match value {
+            Some(value) => context.set(key, value),
+            None => context.set_flag(key),
+        };
+        set.map_err(bad_option(plan, fs_type, key))?;
+    }
+    Ok(context)
+}
+
+fn bad_option(plan: &MountPlan, what: &str, option: &str) -> impl FnOnce(io::Error) -> RootfsError {
+    let (destination, what, option) = (plan.destination.clone(), what.to_owned(), option.to_owned());
+    move |source| RootfsError::Option {
+        destination,
+        what,
+        option,
+        source,
+    }
 }
 
 /// Before the mount gets its attributes: it may become read only.

@@ -20,6 +20,7 @@ mod copy_up;
 mod devices;
 mod error;
 mod filesystem;
+mod lent;
 mod long_options;
 mod mask;
 mod prepare;

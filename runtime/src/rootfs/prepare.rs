@@ -2,32 +2,41 @@
 //! first process is nobody on the host, and `/var/lib/...` is closed to it. The maker takes detached copies; the
 //! process inherits their descriptors.
 
-use super::RootfsError;
+use super::{RootfsError, lent};
 use crate::plan::{MountKind, MountPlan, Plan, RootSource};
 use coracle_linux::mount::{Change, Detached, Propagation};
+use coracle_linux::namespace::Namespaces;
 use rustix::fs::CWD;
 use rustix::thread::{self, CapabilitySet};
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// Detached copies, one place per mount of the plan.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) root: Option<Detached>,
-    pub(crate) binds: Vec<Option<Detached>>,
+    pub(crate) mounts: Vec<Option<Detached>>,
 }
 
 /// Takes the copies that are needed: without a user namespace none, and none when the maker may not take any. Then it is
 /// no more than its container's root is, who binds what both can reach.
-pub(crate) fn prepare(plan: &Plan) -> Result<Prepared, RootfsError> {
+/// `joined` are the namespaces that it will join.
+pub(crate) fn prepare(plan: &Plan, joined: &[(Namespaces, OwnedFd)]) -> Result<Prepared, RootfsError> {
     if !(plan.namespaces.has_user() && may_mount()) {
         return Ok(Prepared {
             root: None,
-            binds: plan.mounts.iter().map(|_| None).collect(),
+            mounts: plan.mounts.iter().map(|_| None).collect(),
         });
+    }
+    let mut mounts = plan.mounts.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    if plan.namespaces.new.contains(Namespaces::USER) {
+        for (index, lent) in lent::mounts(plan, joined)? {
+            mounts[index] = Some(lent);
+        }
     }
     Ok(Prepared {
         root: root(plan)?,
-        binds: plan.mounts.iter().map(bind).collect::<Result<_, _>>()?,
+        mounts,
     })
 }
 

@@ -38,7 +38,7 @@ impl Root {
         isolate(plan)?;
         let root = attach(&plan.root, prepared.root)?;
         let dev_is_bound = plan.mounts.iter().any(target::is_bind_of_dev);
-        for (mount, clone) in plan.mounts.iter().zip(prepared.binds) {
+        for (mount, clone) in plan.mounts.iter().zip(prepared.mounts) {
             match &mount.kind {
                 crate::plan::MountKind::Cgroup => {
                     let own_namespace = plan.namespaces.has(Namespaces::CGROUP);

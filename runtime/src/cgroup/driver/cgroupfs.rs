@@ -115,7 +115,24 @@ fn apply(cgroup: &Cgroup, setting: &Setting, warnings: &mut Vec<String>) -> Resu
         warnings.push(format!("{}: ignored, the kernel has no {names}", setting.field));
         return Ok(());
     }
-    result.map_err(SetupError::of(setting.field))
+    result.map_err(|error| refused(&dir, setting, error))
+}
+
+/// The kernel says no more than EINVAL where a parent has no realtime budget; it begins with none.
+fn refused(dir: &Path, setting: &Setting, source: CgroupError) -> SetupError {
+    let field = setting.field;
+    let file = setting.files.iter().find(|file| *file == "cpu.rt_runtime_us");
+    let parent = file.zip(dir.parent());
+    let budget = parent.and_then(|(file, parent)| read(parent, file).ok()?.trim().parse().ok());
+    match (parent, budget) {
+        (Some((file, parent)), Some(budget)) => SetupError::RealtimeOfParent {
+            field,
+            value: setting.value.clone(),
+            parent: parent.join(file),
+            budget,
+        },
+        _ => SetupError::Field { field, source },
+    }
 }
 
 fn set_devices(cgroup: &Cgroup, rules: &[devices::Rule]) -> Result<(), SetupError> {
