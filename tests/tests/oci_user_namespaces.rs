@@ -160,6 +160,30 @@ fn as_user(bundle: &Bundle, with_mapper: bool) -> Said {
     )
 }
 
+/// The ids of a user namespace that is joined are known only once there is a process in it.
+#[test]
+fn streams_open_by_their_names_in_a_joined_user_namespace() {
+    let mut owner = Bundle::new("sleep 1000");
+    owner.user_namespace();
+    let pid = owner.create();
+    let mut bundle = Bundle::new("echo out > /dev/stdout; echo error > /dev/stderr");
+    bundle.user_namespace();
+    bundle.spec["linux"]
+        .as_object_mut()
+        .unwrap()
+        .remove("uidMappings");
+    bundle.spec["linux"]
+        .as_object_mut()
+        .unwrap()
+        .remove("gidMappings");
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.retain(|namespace| namespace["type"] != "user");
+    bundle.namespace("user", Some(format!("/proc/{pid}/ns/user").as_ref()));
+    bundle.spec["process"]["user"] = json!({"uid": 7, "gid": 7});
+    bundle.start();
+    wait_until("it says so", || bundle.output().ends_with("error\n"));
+}
+
 fn wait_until_some<T>(mut poll: impl FnMut() -> Option<T>) -> T {
     let mut found = None;
     wait_until("a value", || {

@@ -76,6 +76,9 @@ pub(super) fn status(daemon: &Daemon, container: &Container) -> ContainerStatus 
 /// The kubelet shows these words.
 fn reason(exit: &ExitRecord) -> &'static str {
     match exit {
+        ExitRecord {
+            start_failed: true, ..
+        } => "StartError",
         ExitRecord { oom_killed: true, .. } => "OOMKilled",
         ExitRecord { code: 0, .. } => "Completed",
         _ => "Error",

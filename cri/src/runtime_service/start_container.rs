@@ -1,6 +1,7 @@
 //! StartContainer: lets a created container execute its program.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_cri_api::runtime_v1::{StartContainerRequest, StartContainerResponse};
 
@@ -9,6 +10,9 @@ use super::request::{find_container, to_the_end};
 use crate::daemon::Daemon;
 use crate::pods::{Container, Progress};
 use crate::steps::{Operation, Step};
+
+/// How long the end of a container may take whose program could not be executed.
+const END: Duration = Duration::from_secs(2);
 
 pub(super) const OPERATION: Operation<Work, Failure> = Operation {
     name: "start_container",
@@ -84,7 +88,14 @@ impl Work {
                 id: sandbox.id.clone(),
             });
         };
-        let started = shim.client.start_container(&self.container.id).await?;
+        let started = match shim.client.start_container(&self.container.id).await {
+            Ok(started) => started,
+            Err(error) => {
+                // Whoever asks next is to find it ended (reason StartError); what comes is no more than its collection.
+                let _ = tokio::time::timeout(END, self.container.ended()).await;
+                return Err(error.into());
+            }
+        };
         self.started_at = started.started_at;
         Ok(())
     }

@@ -82,6 +82,7 @@ pub(crate) fn record_exit(store: &Store, container: &Container, code: i32, messa
         oom_killed: false,
         finished_at: now(),
         message: message.to_owned(),
+        start_failed: false,
     };
     if let Err(error) = container.end(store, exit, 0) {
         tracing::error!(container = container.id, error = %chain(&error), "cannot save the exit");

@@ -73,6 +73,7 @@ pub(crate) fn observe(store: &Store, container: &Container, state: &ContainerSta
 /// Saves the exit that the shim reports.
 fn record_end(store: &Store, container: &Container, state: &ContainerState) {
     let message = match state.dropped_log_lines {
+        _ if !state.start_error.is_empty() => state.start_error.clone(),
         0 => String::new(),
         lines => format!("{lines} log lines could not be written"),
     };
@@ -81,6 +82,7 @@ fn record_end(store: &Store, container: &Container, state: &ContainerState) {
         oom_killed: state.oom_killed,
         finished_at: state.finished_at,
         message,
+        start_failed: !state.start_error.is_empty(),
     };
     if let Err(error) = container.end(store, exit, state.started_at) {
         tracing::error!(container = container.id, error = %chain(&error), "cannot save the exit");

@@ -137,4 +137,7 @@ pub(crate) struct ExitRecord {
     /// What ContainerStatus says beyond the code, when there is something to say.
     #[prost(string, tag = "4")]
     pub(crate) message: String,
+    /// Its program was never executed.
+    #[prost(bool, tag = "5")]
+    pub(crate) start_failed: bool,
 }

@@ -83,6 +83,7 @@ impl Launch {
         notify_socket::plan(&global.store, &id, &mut loaded.spec)?;
         let options = CreateOptions {
             gate: gate(&reservation, gated)?,
+            defers_lookup: false,
             mark: Some(reservation.mark()),
             no_new_keyring: args.get_flag("no-new-keyring"),
             preserve_fds,

@@ -82,6 +82,11 @@ impl Creating {
         if let Some(maps) = self.id_maps.take() {
             namespaces::map_ids(process.pid, &maps)?;
         }
+        if let Some((streams, uid)) = self.streams.take() {
+            // Read from outside, it has the ids of the maker's own namespace. Without the map they stay as they are.
+            let path = format!("/proc/{}/uid_map", process.pid.as_raw_nonzero());
+            give_streams_into(&std::fs::read_to_string(path).unwrap_or_default(), &streams, uid);
+        }
         self.warnings.extend(self.outside.set_oom_score_adj(process.pid)?);
         self.send(FromMaker::Go)
     }

@@ -6,7 +6,9 @@ use super::gate::Closed;
 use super::namespaces::{self, Joined};
 use crate::hooks::HookRun;
 use crate::identity::{self, Confine};
-use crate::payload::{self, Execute, FromMaker, LastWords, PayloadError, ToMaker, hand_over_listener, step};
+use crate::payload::{
+    self, Execute, FromMaker, LastWords, LookupError, PayloadError, ToMaker, hand_over_listener, step,
+};
 use crate::plan::{Plan, Stdio};
 use crate::rootfs::{Prepared, Root, sysctl};
 use crate::state::{Facts, Status};
@@ -68,7 +70,7 @@ pub(super) fn main(inherited: Inherited<'_>, joined: Option<&Joined>) -> u8 {
 struct Created<'a> {
     plan: Plan,
     gate: Closed<'a>,
-    program: CString,
+    program: Result<CString, LookupError>,
     env: Vec<CString>,
     pid: Option<Pid>,
     words: &'a LastWords,
@@ -132,7 +134,10 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
     let root = enter_root(&mut plan, cgroup, prepared, pid, socket)?;
     let env = payload::with_home(&plan.process.env, plan.process.uid);
     let confine = become_the_user(&plan)?;
-    let program = payload::find_program(&plan.process.args[0], &env)?;
+    let program = match payload::find_program(&plan.process.args[0], &env) {
+        Err(error) if !plan.options.defers_lookup => return Err(error.into()),
+        found => found,
+    };
     // While its number is still its own: from here on nothing that owns a descriptor may be dropped.
     drop(root);
     let place = FilterBefore::of(&plan);
@@ -173,11 +178,12 @@ impl Created<'_> {
 
     fn execute(&self) -> Result<Infallible, PayloadError> {
         let plan = &self.plan;
+        let program = self.program.as_ref().map_err(LookupError::clone)?;
         let hooks = &plan.hooks.start_container;
         if !hooks.is_empty() {
             HookRun::start(hooks.clone(), state(plan, Status::Created, self.pid))?.finish()?;
         }
-        let execute = Execute::prepare(&self.program, &plan.process.args, &self.env, self.words);
+        let execute = Execute::prepare(program, &plan.process.args, &self.env, self.words);
         let Some(filter) = &plan.seccomp else {
             return execute.run();
         };

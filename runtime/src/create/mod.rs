@@ -60,13 +60,14 @@ use crate::hooks::HookRun;
 use crate::id::ContainerId;
 use crate::identity::Outside;
 use crate::payload::{Birth, FromMaker, LastWords, ToMaker, wait_readable};
-use crate::plan::{Gate, IdMaps, Plan};
+use crate::plan::{Gate, IdMaps, Plan, Stdio};
 use crate::rootfs;
 use crate::seccomp::Listener;
 use crate::state::{Facts, Status};
 use clone::Unborn;
 use container::OpenedBy;
 use coracle_linux::cgroup::Cgroup;
+use coracle_linux::namespace::Namespaces;
 use coracle_linux::pidfd::Pid;
 use coracle_linux::process::{Child, Exit};
 use coracle_linux::socket;
@@ -97,6 +98,8 @@ pub struct Creating {
     words: LastWords,
     mark: Option<PathBuf>,
     outside: Outside,
+    /// With a user namespace that is joined: whose ids are known when the first process is in it.
+    streams: Option<(Stdio, u32)>,
 }
 
 /// What the maker does next, in this order. The hooks come while the first process is served, which goes on after them.
@@ -155,6 +158,13 @@ impl Creating {
             outside: match plan.namespaces.has_user() {
                 true => plan.identity.take_outside(),
                 false => Outside::default(),
+            },
+            streams: match plan.namespaces.joins(Namespaces::USER) {
+                true => Some((
+                    plan.stdio.try_clone().map_err(CreateError::Channel)?,
+                    plan.process.uid,
+                )),
+                false => None,
             },
             stage: Stage::MakeCgroup(Box::new(Unborn {
                 plan,

@@ -5,7 +5,7 @@ use std::io;
 
 /// There is no such program in the container. The words are those that container engines look for to choose the
 /// exit codes 126 and 127.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("exec: {program:?}: {why}")]
 pub(crate) struct LookupError {
     program: String,

@@ -102,6 +102,24 @@ pub enum Stdio {
     Terminal,
 }
 
+impl Stdio {
+    pub(crate) fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(match self {
+            Self::Inherit => Self::Inherit,
+            Self::Terminal => Self::Terminal,
+            Self::Fds {
+                stdin,
+                stdout,
+                stderr,
+            } => Self::Fds {
+                stdin: stdin.try_clone()?,
+                stdout: stdout.try_clone()?,
+                stderr: stderr.try_clone()?,
+            },
+        })
+    }
+}
+
 /// How a container waits between "created" and "running".
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Gate {
@@ -125,6 +143,9 @@ pub struct CreateOptions {
     /// A link to the bundle, to be made when the cgroup has become the container's: whoever finds it and no record knows
     /// what may be ended.
     pub mark: Option<PathBuf>,
+    /// That its program cannot be found is said by its start, not by its creation: Kubernetes wants a container that has
+    /// ended, not one that cannot be made.
+    pub defers_lookup: bool,
     /// Do not give it a session keyring of its own.
     pub no_new_keyring: bool,
     /// Descriptors 3 to 2+N of the maker that the payload keeps.

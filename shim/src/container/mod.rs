@@ -58,6 +58,9 @@ impl From<ContainerError> for Refused {
     }
 }
 
+/// The exit code of what could not be executed, as in containerd.
+const START_ERROR: i32 = 128;
+
 /// A container and everything about it that outlives a phase.
 pub(crate) struct Container {
     pub(crate) id: String,
@@ -72,6 +75,10 @@ pub(crate) struct Container {
     pub(crate) finished_at: Option<SystemTime>,
     pub(crate) oom_killed: bool,
     pub(crate) start_reply: Option<Reply<StartContainerResponse>>,
+    /// Why its program was never executed.
+    pub(crate) start_error: Option<String>,
+    /// It has ended, which is told after its start has.
+    pub(crate) settles_after_start: bool,
     pub(crate) waiting: Vec<Reply<ContainerState>>,
     pub(crate) deleting: Vec<Reply<Empty>>,
     /// Whoever asked for it, to be told why not once it is gone again.
@@ -102,6 +109,8 @@ impl Container {
             finished_at: None,
             oom_killed: false,
             start_reply: None,
+            start_error: None,
+            settles_after_start: false,
             waiting: Vec::new(),
             deleting: Vec::new(),
             failed: None,
@@ -129,7 +138,11 @@ impl Container {
             id: self.id.clone(),
             status: status.into(),
             pid: self.pid,
-            exit_code: exit.map_or(0, |exit| i32::from(exit.shell_code())),
+            exit_code: match &self.start_error {
+                Some(_) if exit.is_some() => START_ERROR,
+                _ => exit.map_or(0, |exit| i32::from(exit.shell_code())),
+            },
+            start_error: self.start_error.clone().unwrap_or_default(),
             oom_killed: self.oom_killed,
             created_at: nanoseconds(self.created_at),
             started_at: nanoseconds(self.started_at),

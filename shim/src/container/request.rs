@@ -108,7 +108,10 @@ pub(crate) fn plan(
         detached: shared_mounts(request.share_shm, pod)?,
         stdio,
         join: membership.joined,
-        options: CreateOptions::default(),
+        options: CreateOptions {
+            defers_lookup: true,
+            ..CreateOptions::default()
+        },
     })?;
     let seccomp = plan.seccomp().cloned();
     Ok(Planned {

@@ -236,10 +236,17 @@ impl Driver {
                 );
             }
             Err(error) => {
+                if let StartError::Exec(why) = &error {
+                    entry.start_error = Some(why.clone());
+                    entry.started_at = None;
+                }
                 // After a failed poststart hook the payload runs; the specification wants it gone.
                 let _ = entry.end();
                 answer(reply, Err(ContainerError::Start(error).into()));
             }
+        }
+        if entry.settles_after_start {
+            self.settled(id);
         }
     }
 

@@ -47,6 +47,10 @@ impl Driver {
         let Some(entry) = self.containers.get_mut(id) else {
             return;
         };
+        if entry.start_reply.is_some() {
+            entry.settles_after_start = true;
+            return;
+        }
         if !entry.phase.settle() {
             return;
         }
