@@ -24,6 +24,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 /// One call of the protocol.
 pub(crate) enum Request {
     StartPod(StartPodRequest, Reply<StartPodResponse>),
+    SetInterfaceSysctls(Reply<Empty>),
     State(Reply<StateResponse>),
     Create(Box<CreateContainerRequest>, Reply<CreateContainerResponse>),
     Start(String, Reply<StartContainerResponse>),

@@ -1,7 +1,7 @@
 //! RunPodSandbox: a pod that is ready for containers, its network included.
 //!
 //! ```text
-//!   record ---> directories ---> shim ---> pod ---> network ---> ready
+//!   record ---> directories ---> shim ---> pod ---> network ---> sysctls (of interfaces) ---> ready
 //!     |  written, not yet on disk                     ^
 //!     +--- the disk syncs meanwhile ------------------+  before the first address is taken
 //! ```
@@ -57,6 +57,11 @@ pub(super) const OPERATION: Operation<Work, Failure> = Operation {
             undo: Some(|w| Box::pin(w.detach())),
         },
         Step {
+            name: "sysctls",
+            run: |w| Box::pin(w.set_interface_sysctls()),
+            undo: None,
+        },
+        Step {
             name: "ready",
             run: |w| Box::pin(w.make_ready()),
             undo: None,
@@ -75,6 +80,8 @@ pub(super) struct Work {
     on_disk: Option<JoinHandle<Result<(), StoreError>>>,
     /// Giving the network back failed.
     network_is_left: bool,
+    /// The shim waits for the network with some.
+    has_interface_sysctls: bool,
 }
 
 pub(super) async fn run_pod_sandbox(
@@ -188,6 +195,7 @@ impl Work {
             shim: None,
             on_disk: None,
             network_is_left: false,
+            has_interface_sysctls: false,
         }
     }
 
@@ -312,7 +320,16 @@ impl Work {
             // The log goes with the pod's directory: what the shim had to say is kept here.
             shims::report_log(started, &self.sandbox.id, &self.directory).await;
         }
-        result?;
+        self.has_interface_sysctls = result?.has_interface_sysctls;
+        Ok(())
+    }
+
+    /// Of interfaces that a plugin has made.
+    async fn set_interface_sysctls(&mut self) -> Result<(), Failure> {
+        let shim = self.shim.as_ref().filter(|_| self.has_interface_sysctls);
+        if let Some(started) = shim {
+            started.shim.client.set_interface_sysctls().await?;
+        }
         Ok(())
     }
 

@@ -15,9 +15,9 @@ use ttrpc::context::{self, Context};
 
 use crate::pod::{
     ContainerState, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
-    ExecOutput, ExecRequest, KillContainerRequest, ReopenLogRequest, ShutdownRequest, StartContainerRequest,
-    StartContainerResponse, StartPodRequest, StartPodResponse, StateRequest, StateResponse, StopPodRequest,
-    WaitContainerRequest,
+    ExecOutput, ExecRequest, KillContainerRequest, ReopenLogRequest, SetInterfaceSysctlsRequest,
+    ShutdownRequest, StartContainerRequest, StartContainerResponse, StartPodRequest, StartPodResponse,
+    StateRequest, StateResponse, StopPodRequest, WaitContainerRequest,
 };
 use crate::pod_ttrpc::PodClient;
 use crate::socket::{self, ConnectError};
@@ -211,6 +211,17 @@ impl Client {
         let pod = connect(&self.path)?;
         let output = within("Exec", CHANGE, pod.exec(Context::default(), request)).await?;
         Ok(Exec { output })
+    }
+
+    /// Writes the sysctls of the pod's interfaces, which are there by now.
+    pub async fn set_interface_sysctls(&self) -> Result<(), RpcError> {
+        let Empty { .. } = self
+            .bounded("SetInterfaceSysctls", CHANGE, async |pod, context| {
+                let request = SetInterfaceSysctlsRequest::new();
+                pod.set_interface_sysctls(context, &request).await
+            })
+            .await?;
+        Ok(())
     }
 
     /// Ends every process of the pod.

@@ -105,6 +105,7 @@ impl Driver {
     fn call(&mut self, request: Request) {
         match request {
             Request::StartPod(request, reply) => self.start_pod(request, reply),
+            Request::SetInterfaceSysctls(reply) => answer(reply, self.set_interface_sysctls()),
             Request::State(reply) => answer(reply, Ok(self.state())),
             Request::Create(request, reply) => self.create(*request, reply),
             Request::Start(id, reply) => self.start(&id, reply),

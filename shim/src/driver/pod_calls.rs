@@ -73,12 +73,13 @@ impl Driver {
             Ok(mut pod) => {
                 pod.claim_init(&self.reaper);
                 drop(making);
-                let init_pid = pod.init_pid();
+                let (init_pid, has_interface_sysctls) = (pod.init_pid(), pod.has_interface_sysctls());
                 self.phase = PodPhase::Running(pod);
                 answer(
                     reply,
                     Ok(StartPodResponse {
                         init_pid,
+                        has_interface_sysctls,
                         ..Default::default()
                     }),
                 );
@@ -88,6 +89,11 @@ impl Driver {
                 answer(reply, Err(error.into()));
             }
         }
+    }
+
+    pub(super) fn set_interface_sysctls(&self) -> Result<Empty, Refused> {
+        self.running_pod()?.set_interface_sysctls()?;
+        Ok(Empty::new())
     }
 
     pub(super) fn state(&self) -> StateResponse {

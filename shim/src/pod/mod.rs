@@ -9,6 +9,7 @@
 //!    sysctls     lo up, host name, sysctls: written from inside
 //!    netns       bind mount for CNI                                      unmounted, unlinked
 //!    shm         mount namespace that holds /dev/shm                     ends with its descriptor
+//!    (sysctls of interfaces come later, when a network has been attached: SetInterfaceSysctls)
 //!    init_ready  it cannot be looked into any more
 //! ```
 
@@ -118,6 +119,15 @@ impl Pod {
             step.end(init.ready().await)?;
         }
         Ok(())
+    }
+
+    pub(crate) fn has_interface_sysctls(&self) -> bool {
+        !self.plan.interface_sysctls.is_empty()
+    }
+
+    /// Once somebody has made the pod's interfaces.
+    pub(crate) fn set_interface_sysctls(&self) -> Result<(), PodError> {
+        Ok(namespaces::set_up_interfaces(&self.plan)?)
     }
 
     pub(crate) fn pid_mode(&self) -> PidMode {

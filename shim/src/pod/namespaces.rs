@@ -100,3 +100,11 @@ pub(super) fn set_up(plan: &PodPlan) -> Result<(), NamespacesError> {
     }
     Ok(())
 }
+
+/// Those of interfaces, from inside too.
+pub(super) fn set_up_interfaces(plan: &PodPlan) -> Result<(), NamespacesError> {
+    for sysctl in &plan.interface_sysctls {
+        sysctl.apply()?;
+    }
+    Ok(())
+}

@@ -29,6 +29,8 @@ pub(crate) struct PodPlan {
     pub(super) shm_size: Option<u64>,
     pub(super) pid: PidMode,
     pub(super) sysctls: Vec<Sysctl>,
+    /// Of interfaces that are yet to be made.
+    pub(super) interface_sysctls: Vec<Sysctl>,
     pub(super) cgroup: PathBuf,
     pub(super) remove_cgroup: bool,
 }
@@ -75,7 +77,9 @@ impl PodPlan {
         let sysctls = request
             .sysctls
             .iter()
-            .map(|(name, value)| Sysctl::plan(name, value, own));
+            .map(|(name, value)| Sysctl::plan(name, value, own))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (interface_sysctls, sysctls) = sysctls.into_iter().partition(Sysctl::is_of_interface);
         Ok(Self {
             hostname: hostname(request.hostname.clone())?,
             netns_path: netns_path(request.netns_path, network)?,
@@ -85,7 +89,8 @@ impl PodPlan {
                 request.shm_size
             }),
             pid: pid_mode(request.pid.enum_value())?,
-            sysctls: sysctls.collect::<Result<_, _>>()?,
+            sysctls,
+            interface_sysctls,
             cgroup: absolute("pod_cgroup", request.pod_cgroup)?,
             remove_cgroup: request.remove_pod_cgroup,
             id: request.sandbox_id,

@@ -1,5 +1,6 @@
 //! Sysctls of a pod. Only those that a namespace of the pod's own holds are accepted: any other would change the host.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -48,6 +49,16 @@ impl Sysctl {
                 namespace,
             })
         }
+    }
+
+    /// Whether it is of one interface, which is there only once the pod's network has been attached.
+    pub(crate) fn is_of_interface(&self) -> bool {
+        let parts: Vec<_> = self.path.iter().skip(3).collect();
+        let [net, _, kind, interface, _] = parts.as_slice() else {
+            return false;
+        };
+        let is = |part: &OsStr, names: &[&str]| names.iter().any(|name| part == *name);
+        *net == "net" && is(kind, &["conf", "neigh"]) && !is(interface, &["all", "default", "lo"])
     }
 
     /// What every pod with a network of its own gets: ports and ping need no privilege, since nobody else is there.
@@ -140,6 +151,24 @@ mod tests {
             dotted.path,
             PathBuf::from("/proc/sys/net/ipv4/conf/eth0.1/rp_filter")
         );
+    }
+
+    #[test]
+    fn those_of_an_interface_wait_for_it() {
+        for (name, of_interface) in [
+            ("net.ipv4.conf.eth0.arp_ignore", true),
+            ("net/ipv6/conf/eth0.7/accept_ra", true),
+            ("net.ipv4.neigh.net1.base_reachable_time_ms", true),
+            ("net.ipv4.conf.all.arp_ignore", false),
+            ("net.ipv6.conf.default.accept_ra", false),
+            ("net.ipv4.conf.lo.rp_filter", false),
+            ("net.ipv4.ip_forward", false),
+            ("net.core.somaxconn", false),
+            ("kernel.shmmax", false),
+        ] {
+            let planned = Sysctl::plan(name, "1", ALL).unwrap();
+            assert_eq!(planned.is_of_interface(), of_interface, "{name}");
+        }
     }
 
     #[test]

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use coracle_shim_api::pod::{
     ContainerState, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, Empty,
-    ExecOutput, ExecRequest, KillContainerRequest, ReopenLogRequest, ShutdownRequest, StartContainerRequest,
-    StartContainerResponse, StartPodRequest, StartPodResponse, StateRequest, StateResponse, StopPodRequest,
-    WaitContainerRequest,
+    ExecOutput, ExecRequest, KillContainerRequest, ReopenLogRequest, SetInterfaceSysctlsRequest,
+    ShutdownRequest, StartContainerRequest, StartContainerResponse, StartPodRequest, StartPodResponse,
+    StateRequest, StateResponse, StopPodRequest, WaitContainerRequest,
 };
 use coracle_shim_api::{Code, pod_ttrpc};
 use tokio::net::UnixListener;
@@ -78,6 +78,14 @@ impl PodService {
 impl pod_ttrpc::Pod for PodService {
     async fn start_pod(&self, _: &TtrpcContext, request: StartPodRequest) -> ttrpc::Result<StartPodResponse> {
         self.ask(|reply| Request::StartPod(request, reply)).await
+    }
+
+    async fn set_interface_sysctls(
+        &self,
+        _: &TtrpcContext,
+        _: SetInterfaceSysctlsRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.ask(Request::SetInterfaceSysctls).await
     }
 
     async fn state(&self, _: &TtrpcContext, _: StateRequest) -> ttrpc::Result<StateResponse> {
