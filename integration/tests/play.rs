@@ -538,6 +538,14 @@ fn a_sub_path_does_not_lead_out_of_its_volume() {
         let play = person.play(&manifest);
         let code = play.end(BOUND);
         assert!(!play.log().contains("secret"), "{code:?} {}", play.log());
+        // As the kubelet refuses it, and not an empty directory.
+        assert_ne!(code, Some(0), "{}", play.log());
+        assert!(
+            play.log().contains("a link leads out of the volume"),
+            "{}",
+            play.log()
+        );
+        assert!(!volume.join(outside.strip_prefix("/").unwrap()).exists());
     });
 }
 

@@ -28,6 +28,15 @@ pub fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<Owne
     )
 }
 
+/// Opens `path` beneath `root`; a link or `..` that leads out of it is refused, not taken as one within.
+///
+/// # Errors
+/// `EXDEV` when the path leaves `root`; else as [`open`].
+pub fn open_within(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    open_with(root, path, flags, Mode::empty(), within)
+}
+
 /// Opens `path` beneath `root` and refuses every symbolic link and every other mount on the way. For trees of the
 /// kernel (procfs, cgroupfs), where a link or a mount is a trap.
 pub fn open_strict(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {

@@ -40,7 +40,7 @@ pub(crate) enum VolumeError {
         container: String,
         volume: PathBuf,
         sub_path: PathBuf,
-        source: io::Error,
+        source: SubPathError,
     },
     #[error("container {container}: make {}", path.display())]
     Termination {
@@ -48,6 +48,17 @@ pub(crate) enum VolumeError {
         path: PathBuf,
         source: io::Error,
     },
+}
+
+/// Why a part of a volume cannot be used.
+#[derive(Debug, Error)]
+pub(crate) enum SubPathError {
+    #[error("a link leads out of the volume")]
+    Leaves,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Errno(#[from] rustix::io::Errno),
 }
 
 /// Makes every volume of the pod, then the sub paths of its containers.
@@ -182,9 +193,11 @@ fn check_host_path(volume: &VolumePlan, kind: HostPathType) -> Result<(), Volume
 }
 
 /// The part of the volume is looked up once, without leaving the volume, and what was found is what gets mounted.
-fn bind_sub_path(plan: &SubPathPlan) -> io::Result<()> {
+fn bind_sub_path(plan: &SubPathPlan) -> Result<(), SubPathError> {
     let volume = open_directory(&plan.volume)?;
-    let found = match beneath::open(volume.as_fd(), &plan.sub_path, OFlags::PATH) {
+    let found = match beneath::open_within(volume.as_fd(), &plan.sub_path, OFlags::PATH) {
+        // The kubelet's rule: a link may lead about within the volume, not out of it.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return Err(SubPathError::Leaves),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // As the kubelet does: missing directories are made, open as the volume itself.
             beneath::ensure_dir(volume.as_fd(), &plan.sub_path, 0o777)?
