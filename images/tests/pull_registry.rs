@@ -254,6 +254,46 @@ async fn a_trusted_authority_may_be_the_servers_own_certificate() {
     check_certificates(true).await;
 }
 
+/// Keys of the field's servers and authorities, and such as nobody can verify any more: those are named.
+#[tokio::test]
+async fn keys_of_all_kinds_are_verified() {
+    for (key, taken) in [
+        (&["ec", "-pkeyopt", "ec_paramgen_curve:secp384r1"][..], true),
+        (
+            &["ec", "-pkeyopt", "ec_paramgen_curve:secp521r1", "-sha512"],
+            true,
+        ),
+        (&["ed25519"], true),
+        (&["rsa:2048"], true),
+        (&["rsa:3072", "-sha384"], true),
+        (&["rsa:4096", "-sha512"], true),
+        (&["rsa:1024"], false),
+    ] {
+        for is_authority in [false, true] {
+            let (registry, authority) = Registry::with_key(is_authority, key);
+            registry.push(&built("t"), "app:1", &[]);
+            let directory = tempfile::tempdir().unwrap();
+            let store = open(directory.path());
+            let certs = tempfile::tempdir().unwrap();
+            let port = registry.address.rsplit(':').next().unwrap().to_owned();
+            let configured = certs.path().join(format!("localhost_{port}_"));
+            std::fs::create_dir(&configured).unwrap();
+            std::fs::copy(&authority, configured.join("own.pem")).unwrap();
+            let text = format!("server = \"https://localhost:{port}\"\nca = \"own.pem\"\n");
+            std::fs::write(configured.join("hosts.toml"), text).unwrap();
+            let pulled = pull(&store, &format!("localhost:{port}/app:1"), certs.path()).await;
+            match pulled {
+                Ok(_) => assert!(taken, "{key:?}"),
+                Err(error) => assert!(
+                    !taken && told(&error).len() > 40,
+                    "{key:?} {is_authority}: {}",
+                    told(&error)
+                ),
+            }
+        }
+    }
+}
+
 async fn check_certificates(is_authority: bool) {
     let (registry, authority) = Registry::with_tls(is_authority);
     let built = built("t");

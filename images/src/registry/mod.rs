@@ -12,6 +12,7 @@ mod encoding;
 mod fetch;
 mod hosts;
 mod hosts_file;
+mod p521;
 mod proxy;
 mod tls;
 

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::p521;
 use crate::chain::chain;
 
 /// Where distributions keep their authorities; the first that exists is read.
@@ -61,7 +62,7 @@ pub enum TlsError {
 
 /// Builds the client side of TLS.
 pub(crate) fn config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Settings)?;
@@ -95,6 +96,14 @@ pub(crate) fn config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsError> {
             source,
         })?;
     Ok(Arc::new(config))
+}
+
+/// ring's, and P-521, which it lacks (decision 0022).
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        signature_verification_algorithms: p521::supported(),
+        ..ring::default_provider()
+    }
 }
 
 /// All that is trusted: the system's and those of `hosts.toml`, as a store and byte for byte.

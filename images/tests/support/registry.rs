@@ -18,28 +18,34 @@ pub struct Registry {
 
 impl Registry {
     pub fn start() -> Self {
-        Self::with("", "")
+        Self::with(tempfile::tempdir().unwrap(), "", "")
     }
 
     /// Wants user:secret.
     pub fn with_password() -> Self {
-        Self::with("", "auth: {htpasswd: {realm: test, path: htpasswd}}\n")
+        Self::with(
+            tempfile::tempdir().unwrap(),
+            "",
+            "auth: {htpasswd: {realm: test, path: htpasswd}}\n",
+        )
     }
 
     /// Speaks TLS with a certificate that it signed itself, which is the file returned. `authority`: whether that says of itself
     /// that it is one.
     pub fn with_tls(authority: bool) -> (Self, PathBuf) {
-        let more = if authority { "# authority\n" } else { "" };
-        let registry = Self::with(", tls: {certificate: own.pem, key: key.pem}", more);
+        Self::with_key(authority, &["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+    }
+
+    /// With a key of this kind, in the words of `openssl req -newkey`.
+    pub fn with_key(authority: bool, key: &[&str]) -> (Self, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        make_certificate(directory.path(), authority, key);
+        let registry = Self::with(directory, ", tls: {certificate: own.pem, key: key.pem}", "");
         let authority = registry.directory.path().join("own.pem");
         (registry, authority)
     }
 
-    fn with(http: &str, more: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        if http.contains("tls") {
-            make_certificate(directory.path(), !more.is_empty());
-        }
+    fn with(directory: tempfile::TempDir, http: &str, more: &str) -> Self {
         std::fs::write(directory.path().join("htpasswd"), HTPASSWD).unwrap();
         let config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: data}}, delete: {{enabled: true}}}}\n\
@@ -144,20 +150,11 @@ impl Drop for Registry {
     }
 }
 
-fn make_certificate(directory: &Path, authority: bool) {
+fn make_certificate(directory: &Path, authority: bool, key: &[&str]) {
     let authority = if authority { "TRUE" } else { "FALSE" };
     let output = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ])
+        .args(["req", "-x509", "-nodes", "-days", "2", "-newkey"])
+        .args(key)
         .args([
             "-subj",
             "/CN=test",
