@@ -319,7 +319,7 @@ async fn an_archive_as_ko_and_jib_write_it() {
 async fn an_archive_as_bazel_writes_it() {
     let layer = Layer::default()
         .raw("./", tar::EntryType::Directory, b"", |header| {
-            header.set_mode(0o755)
+            header.set_mode(0o755);
         })
         .raw(
             "./app/hello",
