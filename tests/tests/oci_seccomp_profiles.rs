@@ -86,20 +86,20 @@ fn profiles() -> Vec<(&'static str, Value, &'static str)> {
             "containerd: one rule for each name",
             json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
                 "syscalls": names(ALLOWED).into_iter().map(|name| json!({"names": [name], "action": "SCMP_ACT_ALLOW", "args": null}))
-                    .chain([clone_without_namespaces(), no_clone3.clone()]).collect::<Vec<_>>()}),
+                    .chain([clone_without_namespaces(), no_clone3]).collect::<Vec<_>>()}),
             refused,
         ),
         (
             "podman and CRI-O since 2021: ENOSYS by default, EPERM for what is known and denied",
             json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "architectures": architectures(),
                 "syscalls": [{"names": ["bdflush", "io_pgetevents", "kexec_load", "mount", "umount2", "unshare", "setns", "pivot_root"],
-                    "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "errno": "EPERM"}, all.clone(), clone_without_namespaces()]}),
+                    "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "errno": "EPERM"}, all, clone_without_namespaces()]}),
             refused,
         ),
         (
             "CRI-O of 2018: names that no kernel has",
             json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": architectures(),
-                "syscalls": [old.clone(), {"names": ["_llseek", "_newselect", "chown32", "fadvise64_64", "send", "recv", "socketcall",
+                "syscalls": [old, {"names": ["_llseek", "_newselect", "chown32", "fadvise64_64", "send", "recv", "socketcall",
                     "waitpid", "ugetrlimit"], "action": "SCMP_ACT_ALLOW"}, clone_without_namespaces()]}),
             refused,
         ),
