@@ -145,8 +145,9 @@ fn create<'a>(inherited: Inherited<'a>, joined: Option<&Joined>) -> Result<Creat
         true => load_filter(&plan, &confine, socket, words),
         false => Ok(()),
     };
+    let_the_maker_go(&plan, &gate, socket)?;
     load(FilterBefore::Ready)?;
-    get_ready(&plan, &gate, socket)?;
+    report_ready(&gate, socket)?;
     load(FilterBefore::Gate)?;
     Ok(Created {
         gate,
@@ -331,18 +332,22 @@ fn become_the_user(plan: &Plan) -> Result<Confine, PayloadError> {
     )?)
 }
 
-/// Closes every descriptor of the maker's but the gate and those that the payload is to have (CVE-2024-21626). A process
-/// that may outlive its maker does so only when there is a record of it; else the end of the socket ends it.
-fn get_ready(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
+/// Closes every descriptor of the maker's but the gate and those that the payload is to have (CVE-2024-21626). From here on
+/// the end of the socket tells that the maker has died.
+fn let_the_maker_go(plan: &Plan, gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
     let preserved = plan.options.preserve_fds;
     process::keep_on_exec(preserved).map_err(step("keeping the descriptors of preserve-fds"))?;
     prctl::set_parent_death_signal(None).map_err(step("outliving the maker"))?;
+    let mut kept = gate.fds();
+    kept.push(socket);
+    process::close_all_but(&kept, 3 + preserved).map_err(step("closing descriptors"))
+}
+
+/// A process that may outlive its maker does so only when there is a record of it.
+fn report_ready(gate: &Closed<'_>, socket: BorrowedFd<'_>) -> Result<(), PayloadError> {
     ToMaker::Ready
         .send(socket)
         .map_err(step("reporting that it is ready"))?;
-    let mut kept = gate.fds();
-    kept.push(socket);
-    process::close_all_but(&kept, 3 + preserved).map_err(step("closing descriptors"))?;
     if gate.outlives_maker() {
         FromMaker::Recorded
             .expect(socket)

@@ -16,11 +16,11 @@
 //!   Hooks:
 //!    prestart, createRuntime hooks
 //!    HooksDone ---------------------------------> createContainer hooks, pivot_root, masks, names, sysctls
-//!                                                 identity, capabilities
+//!                                                 identity, capabilities, closes the maker's descriptors
 //!   Serve:                                 <----- SeccompListener (only if the filter notifies an agent)
 //!    ListenerTaken ----------------------------->
 //!                                          <----- Ready
-//!    Created(container)                           closes the maker's descriptors
+//!    Created(container)
 //!  Container::recorded():
 //!    Recorded (only with an exec fifo) ---------> waits at the gate: this socket, or the exec fifo
 //!  Container::start():
@@ -31,7 +31,8 @@
 //! like systemd) puts its descriptor into the epoll of [`Creating`] and is pending: `spawn` returns there too.
 //!
 //! Wherever the first process fails, it says `Failed` and exits; wherever the maker fails, or drops what it holds, it
-//! kills and collects the first process, removes the cgroup and runs the poststop hooks. Until there is a record of it, the first process dies with its maker.
+//! kills and collects the first process, removes the cgroup and runs the poststop hooks. Until there is a record of it, the
+//! first process dies with its maker.
 //!
 //! In a joined PID namespace the processes of other containers see the first process from its first moment on, while it
 //! can still reach the host's files. It is not dumpable, which keeps out every process that lacks CAP_SYS_PTRACE in the
