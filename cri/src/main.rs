@@ -42,7 +42,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::config::{Config, ConfigError, Flags};
+use crate::config::{Command, Config, ConfigError, Flags};
 use crate::daemon::{Daemon, StartError};
 use crate::error::chain;
 use crate::serve::ServeError;
@@ -68,10 +68,10 @@ enum Error {
 fn main() -> ExitCode {
     let flags = Flags::parse();
     start_log();
-    let result = if flags.list_steps {
-        list_steps()
-    } else {
-        run(flags)
+    let result = match &flags.command {
+        Some(Command::Config(command)) => command.run().map_err(Error::Config),
+        None if flags.list_steps => list_steps(),
+        None => run(flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,12 +1,16 @@
 //! What the daemon is told: a TOML file, overridden by flags, with defaults that work.
 
+mod command;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::steps::FailPoint;
+
+pub(crate) use command::ConfigCommand;
 
 /// coracled: runs pods on this node and answers the kubelet on a unix socket (CRI v1).
 #[derive(Debug, Default, Parser)]
@@ -42,6 +46,16 @@ pub(crate) struct Flags {
     /// Print the names of all steps, one a line, and leave.
     #[arg(long)]
     pub(crate) list_steps: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What is done instead of running the daemon.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(ConfigCommand),
 }
 
 /// Everything the daemon was told, checked.
@@ -95,6 +109,8 @@ pub(crate) enum ConfigError {
     CgroupRoot(String),
     #[error("stats_period_s: must be at least 1")]
     StatsPeriod,
+    #[error("print")]
+    Output(#[source] std::io::Error),
 }
 
 impl Default for Config {
