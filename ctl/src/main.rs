@@ -11,6 +11,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod client;
+mod doctor;
 mod down;
 mod error;
 mod exec;
@@ -63,6 +64,7 @@ enum Command {
     Ps(ps::Arguments),
     Exec(exec::Arguments),
     Logs(logs::Arguments),
+    Doctor(doctor::Arguments),
     /// Images of the daemon.
     #[command(subcommand)]
     Image(image::Command),
@@ -92,6 +94,7 @@ async fn run(arguments: Arguments) -> Result<u8, Failure> {
         Command::Ps(command) => ps::run(&client, &command).await?,
         Command::Exec(command) => exec::run(&client, command).await?,
         Command::Logs(command) => logs::run(&client, &command).await?,
+        Command::Doctor(command) => doctor::run(&client, &command).await?,
         Command::Image(command) => image::run(&client, command).await?,
     })
 }
@@ -111,6 +114,8 @@ enum Failure {
     Exec(#[from] exec::ExecError),
     #[error(transparent)]
     Logs(#[from] logs::LogsError),
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
     #[error(transparent)]
     Image(#[from] image::ImageError),
 }

@@ -97,6 +97,11 @@ fn what_another_container_runs_in_the_named_cgroup_is_left_alone() {
     std::fs::write(dir.join("config.json"), half.spec.to_string()).unwrap();
     assert_eq!(listed(&half)["status"], "creating");
     half.ok(&["delete", "--force"]);
+    // Nor does a specification that is not sound keep it.
+    std::fs::create_dir_all(&dir).unwrap();
+    half.spec["linux"]["resources"] = json!({"cpu": {"cpus": "none"}});
+    std::fs::write(dir.join("config.json"), half.spec.to_string()).unwrap();
+    half.ok(&["delete", "--force"]);
     assert_eq!(other.state()["status"], "running");
     // Its end is told by the other's cgroup too.
     other.ok(&["delete", "--force"]);

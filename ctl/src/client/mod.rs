@@ -6,6 +6,7 @@
 mod containers;
 mod error;
 mod images;
+mod node;
 mod pods;
 
 use std::io;

@@ -81,10 +81,12 @@ fn delete_half_made(
 
 /// What is in its cgroup is its own only when the mark says so: before, its specification may have named another's.
 fn end_half_made(global: &Global, id: &ContainerId, half: &HalfMade) -> Result<(), CliError> {
-    let Ok(loaded) = spec::load(&global.store.dir(id)) else {
+    let loaded = spec::load(&global.store.dir(id)).ok();
+    // Of a specification that is not sound no cgroup was made.
+    let Some(plan) = loaded.and_then(|loaded| cgroup::plan(&loaded.spec, id).ok()) else {
         return Ok(());
     };
-    let Some(cgroup) = Cgroup::open(cgroup::plan(&loaded.spec, id)?.path())? else {
+    let Some(cgroup) = Cgroup::open(plan.path())? else {
         return Ok(());
     };
     let cgroup = cgroup.sharing(Path::new(DEFAULT_PARENT));

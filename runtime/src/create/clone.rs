@@ -43,11 +43,11 @@ impl Creating {
             cgroup: join.into.as_ref().map(AsFd::as_fd),
             sibling: false,
         };
+        let fifo = gate::open(&plan.options.gate).map_err(CreateError::Fifo)?;
+        let maker = pidfd::open(rustix::process::getpid()).map_err(CreateError::Clone)?;
         // A PID namespace is joined for children only: the maker goes in for the length of the clone.
         let pid_namespace = joined.pid_namespace().filter(|_| !in_between);
         let home = pid_namespace.map(namespaces::visit_pid_namespace).transpose()?;
-        let fifo = gate::open(&plan.options.gate).map_err(CreateError::Fifo)?;
-        let maker = pidfd::open(rustix::process::getpid()).map_err(CreateError::Clone)?;
         let made = process::clone(&how, || {
             let inherited = Inherited {
                 plan,
