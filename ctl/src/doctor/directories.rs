@@ -34,7 +34,7 @@ pub(super) fn look(places: &Places) -> Vec<Finding> {
 fn existing(path: &Path) -> PathBuf {
     path.ancestors()
         .find(|path| path.is_dir())
-        .unwrap_or(Path::new("/"))
+        .unwrap_or_else(|| Path::new("/"))
         .to_owned()
 }
 
@@ -78,13 +78,8 @@ fn room(what: &str, path: &Path) -> Finding {
             format!("look at {}", path.display()),
         );
     };
-    let percent = |free: u64, all: u64| {
-        if all == 0 {
-            100
-        } else {
-            free.saturating_mul(100) / all
-        }
-    };
+    // A file system without a limit (btrfs counts no files) says 0 of 0.
+    let percent = |free: u64, all: u64| free.saturating_mul(100).checked_div(all).unwrap_or(100);
     let (blocks, files) = (
         percent(found.f_bavail, found.f_blocks),
         percent(found.f_favail, found.f_files),
