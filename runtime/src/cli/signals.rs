@@ -33,6 +33,9 @@ impl Ending {
             doing: "waiting for the container's first process",
             source: errno.into(),
         })?;
+        if ready[1].revents().is_empty() {
+            return Ok(None);
+        }
         let signal = self.0.read_signal().ok().flatten();
         let number = signal.and_then(|signal| i32::try_from(signal.ssi_signo).ok());
         Ok(number.and_then(|number| Signal::try_from(number).ok()))

@@ -28,7 +28,9 @@ impl Creating {
             prepared,
             socket,
         } = unborn;
-        let Some(cgroup) = &self.cgroup else { return Ok(()) };
+        let (Some(cgroup), Some(words)) = (&self.cgroup, &self.words) else {
+            return Ok(());
+        };
         let join = cgroup.join()?;
         if let Some(maps) = &self.id_maps {
             give_streams_into(&maps.uid, &plan.stdio, plan.process.uid);
@@ -56,7 +58,7 @@ impl Creating {
                 cgroup,
                 join: &join,
                 socket: socket.as_fd(),
-                words: &self.words,
+                words,
                 maker: maker.as_fd(),
             };
             match in_between {

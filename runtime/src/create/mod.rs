@@ -96,7 +96,8 @@ pub struct Creating {
     waits_for_go: bool,
     waits_for_maker: bool,
     has_filter: bool,
-    words: LastWords,
+    /// Until the container has them.
+    words: Option<LastWords>,
     mark: Option<PathBuf>,
     outside: Outside,
     /// With a user namespace that is joined: whose ids are known when the first process is in it.
@@ -154,6 +155,7 @@ impl Creating {
                 Gate::Maker => LastWords::anonymous(),
                 Gate::Fifo { last_words, .. } => LastWords::in_file(last_words),
             }
+            .map(Some)
             .map_err(CreateError::LastWords)?,
             mark: plan.options.mark.clone(),
             outside: match plan.namespaces.has_user() {
@@ -295,11 +297,9 @@ impl Creating {
 
     fn created(&mut self) -> Result<Container, CreateError> {
         let socket = self.socket.try_clone().map_err(CreateError::Channel)?;
-        let words = std::mem::replace(
-            &mut self.words,
-            LastWords::anonymous().map_err(CreateError::LastWords)?,
-        );
-        let (Some(process), Some(cgroup)) = (self.birth.take(), self.cgroup.take()) else {
+        let (Some(process), Some(cgroup), Some(words)) =
+            (self.birth.take(), self.cgroup.take(), self.words.take())
+        else {
             return Err(self.died());
         };
         Ok(Container {
@@ -320,7 +320,7 @@ impl Creating {
     /// The first process ended without a word: the kernel killed it, or somebody did.
     fn died(&self) -> CreateError {
         let exit = self.birth.exit();
-        if let Some(text) = self.words.read() {
+        if let Some(text) = self.words.as_ref().and_then(LastWords::read) {
             return CreateError::FirstProcess(text);
         }
         let killed = self.cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills().ok()?);
